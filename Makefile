@@ -1,0 +1,62 @@
+# Every target does its own set-up. PYTHON is the interpreter that .venv is made from (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: install demo test test-slow check format bench install-pybench lock clean help
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+install: $(VENV)/.installed  ## create .venv and install the runner with locked versions
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@echo "installing into $(VENV) (about a minute) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --require-hashes -r requirements.lock
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
+	@echo "installing the test tools ..."
+	@$(PIP) --require-hashes -r requirements-dev.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-pybench: requirements-pybench.lock $(VENV)/.installed
+	@echo "installing what PyBench's tasks import ..."
+	@$(PIP) --require-hashes -r requirements-pybench.lock
+	@touch $@
+
+install-pybench: $(VENV)/.installed-pybench  ## add the packages that PyBench's tasks import
+
+demo: install  ## run and score the built-in benchmark with its reference solutions
+	@run=runs/demo-$$(date +%Y%m%d-%H%M%S) && \
+	$(BIN)/python -m runner --run-dir $$run && $(BIN)/python -m scoring $$run
+
+test: $(VENV)/.installed-dev  ## run the test suite
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.installed-dev  ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.installed-dev  ## ruff, ruff format, mypy strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev  ## apply ruff's fixes and formatting
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-dev  ## measure the cost of a turn beside a bare loop
+	$(BIN)/python -m tests.bench.loop_cost
+
+lock:  ## renew the lock files (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml --extra pybench -c requirements.lock -o requirements-pybench.lock
+
+clean:  ## remove .venv and caches; runs stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

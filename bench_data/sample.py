@@ -1,0 +1,102 @@
+"""What a benchmark is made of: samples, their files, their reference and decoy solutions.
+
+A sample is one row of a benchmark: what the model is asked, the files it finds in its working
+directory, and how its result is checked. Nothing here executes anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench_data.checks import Check
+from bench_data.errors import SampleError
+
+SAMPLE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""Sample ids become folder names, so they hold nothing that a file system could read otherwise."""
+
+Message = Mapping[str, Any]
+"""A chat message: `role` and `content`, as the OpenAI API has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleFile:
+    """An input file. Each attempt gets a private copy of it."""
+
+    path: str
+    """Where the model finds it, relative to the working directory, with `/` between folders."""
+
+    content: Path | Callable[[], bytes]
+    """A file of this machine, or a function that makes the bytes (the same ones at every call)."""
+
+    def read(self) -> bytes:
+        """Return the whole content. Raises OSError when a file of this machine is gone."""
+        return self.content.read_bytes() if isinstance(self.content, Path) else self.content()
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """A scripted way through a sample, from which the `oracle` and `decoy` models reply."""
+
+    cells: tuple[str, ...]
+    """The code of each turn, in order."""
+
+    answer: str
+    """The final reply. `{last_line}` in it stands for the last line of the last observation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row of a benchmark. `id` matches `SAMPLE_ID`; the constructor raises SampleError if not."""
+
+    id: str
+    messages: tuple[Message, ...]
+    """What the model is asked; the system prompt is the protocol's, not the sample's."""
+
+    category: str = ""
+    files: tuple[SampleFile, ...] = ()
+    check: Check | None = None
+    """How the result is scored, when the benchmark's checks are data of our own kinds."""
+
+    reference: Solution | None = None
+    decoy: Solution | None = None
+    """A plausible wrong solution that the check must reject."""
+
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """What else upstream says about the row, unchanged."""
+
+    def __post_init__(self) -> None:
+        """Refuse an id that could not be a folder name."""
+        if not SAMPLE_ID.fullmatch(self.id) or self.id.endswith("."):
+            raise SampleError(
+                f"sample id {self.id!r} cannot be a folder name: use 1 to 128 of A-Z a-z 0-9 . _ -, "
+                "starting with a letter or digit and not ending with a dot"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedSample:
+    """A row that cannot be run here, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A named set of samples, ready to run."""
+
+    name: str
+    """As the user wrote it: `quickstart`, `pybench`, `jsonl:FILE`."""
+
+    samples: Sequence[Sample]
+    protocol: str
+    """The protocol that its system prompt and tasks are written for, unless the config says another."""
+
+    digest: str
+    """SHA-256 of what the samples say; a resume refuses to mix two digests in one run."""
+
+    skipped: tuple[SkippedSample, ...] = ()
