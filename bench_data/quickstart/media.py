@@ -15,6 +15,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 
+from bench_data.checks import AudioFile, AudioSegment, ImageFile
 from bench_data.quickstart.inputs import Draw
 
 Colour = tuple[int, int, int, int]
@@ -28,6 +29,9 @@ Box = tuple[int, int, int, int]
 
 Sound = list[int]
 """One channel, as signed 16-bit numbers."""
+
+Stretch = tuple[float, float, float]
+"""From, to (seconds), and the frequency of the tone there in Hz, 0 for silence."""
 
 WHITE: Colour = (255, 255, 255, 255)
 BLACK: Colour = (0, 0, 0, 255)
@@ -154,3 +158,36 @@ def wav(*channels: Sound, sample_rate_hz: int, sample_width_bytes: int = 2) -> b
     )
     body = b"WAVEfmt " + layout + b"data" + struct.pack("<I", len(data)) + data
     return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def png_check(path: str, expected: Picture, *, columns: int, rows: int) -> ImageFile:
+    """Return the check for a PNG file that looks like this, compared in a grid of mean colours."""
+    return ImageFile(
+        path=path,
+        width=len(expected[0]),
+        height=len(expected),
+        format="PNG",
+        grid_columns=columns,
+        grid_rows=rows,
+        grid_rgba=grid_means(expected, columns, rows),
+    )
+
+
+def wav_check(path: str, sound: Sequence[float], *, rate: int, stretches: Sequence[Stretch]) -> AudioFile:
+    """Return the check for a WAV file of one channel and 16 bits that sounds like this in each stretch."""
+    return AudioFile(
+        path=path,
+        sample_rate_hz=rate,
+        n_channels=1,
+        sample_width_bytes=2,
+        duration_s=len(sound) / rate,
+        segments=[
+            AudioSegment(
+                start_s=start_s,
+                end_s=end_s,
+                rms_dbfs=rms_dbfs(sound[round(start_s * rate) : round(end_s * rate)]),
+                dominant_hz=hz or None,
+            )
+            for start_s, end_s, hz in stretches
+        ],
+    )
