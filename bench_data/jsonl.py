@@ -1,0 +1,173 @@
+"""Your own benchmark: `jsonl:FILE`, a sample on each line.
+
+    {"id": "total", "messages": [{"role": "user", "content": "Add up data/a.csv. End with Answer: N"}],
+     "files": [{"path": "data/a.csv", "source": "a.csv"}], "category": "sums",
+     "check": {"kind": "answer_number", "value": 42},
+     "reference": {"cells": ["print(42)"], "answer": "Answer: {last_line}"}}
+
+(on one line). `id` and `messages` are required. A file comes from `source`, relative to the JSONL file,
+or from `text`. Checks are those of bench_data/checks.py. Unknown keys are errors, and so is a source that
+is not there: the file is yours, so a hole in it is a mistake and not a fact of upstream.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from bench_data.checks import Check
+from bench_data.digest import samples_digest
+from bench_data.errors import MissingDataError, SampleError
+from bench_data.sample import Benchmark, Sample, SampleFile, Solution
+
+
+class _RowModel(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _MessageRow(_RowModel):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class _FileRow(_RowModel):
+    path: str
+    source: str | None = None
+    text: str | None = None
+
+
+class _SolutionRow(_RowModel):
+    cells: list[str] = Field(min_length=1)
+    answer: str
+
+
+class _SampleRow(_RowModel):
+    id: str
+    messages: list[_MessageRow] = Field(min_length=1)
+    category: str = ""
+    files: list[_FileRow] = []
+    check: Check | None = None
+    reference: _SolutionRow | None = None
+    decoy: _SolutionRow | None = None
+    metadata: dict[str, JsonValue] = {}
+
+
+def load(path: Path, *, spec: str) -> Benchmark:
+    """Return the samples of a JSONL file as a benchmark called `spec`.
+
+    Raises:
+        MissingDataError: the file is not there.
+        SampleError: a line is not usable; the message names the file, the line and the key.
+    """
+    if not path.is_file():
+        raise MissingDataError(f"{path}: no such file; jsonl:FILE needs a file with a sample on each line")
+    samples: list[Sample] = []
+    line_of: dict[str, int] = {}
+    for number, line in _lines(path):
+        where = f"{path}:{number}"
+        sample = _sample(_parse(line, where), path.parent, where)
+        if sample.id in line_of:
+            _refuse(where, "id", f"{sample.id!r} is already on line {line_of[sample.id]}; ids must differ")
+        line_of[sample.id] = number
+        samples.append(sample)
+    if not samples:
+        raise SampleError(f"{path}: holds no samples; write a JSON object on each line")
+    return Benchmark(name=spec, samples=samples, protocol="fenced", digest=samples_digest(samples))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are not blank, numbered from 1, one at a time."""
+    with path.open("rb") as stream:
+        for number, raw in enumerate(stream, start=1):
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise SampleError(f"{path}:{number}: not UTF-8 at byte {error.start} of the line") from error
+            if line.strip():
+                yield number, line
+
+
+def _parse(line: str, where: str) -> _SampleRow:
+    try:
+        data = json.loads(line, object_pairs_hook=_object, parse_constant=_no_constant)
+        return _SampleRow.model_validate(data)
+    except json.JSONDecodeError as error:
+        raise SampleError(f"{where}: not JSON at column {error.colno}: {error.msg}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "line"
+        raise SampleError(f"{where}: {key}: {first['msg']} (got {first['input']!r:.80})") from error
+    except (ValueError, RecursionError) as error:  # from the two hooks, a huge integer, deep nesting
+        raise SampleError(f"{where}: {error}") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"{key}: the key is there twice; remove one")
+        result[key] = value
+    return result
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON; use a number or null")
+
+
+def _sample(row: _SampleRow, folder: Path, where: str) -> Sample:
+    try:
+        return Sample(
+            id=row.id,
+            messages=tuple({"role": message.role, "content": message.content} for message in row.messages),
+            category=row.category,
+            files=_files(row.files, folder, where),
+            check=row.check,
+            reference=_solution(row.reference),
+            decoy=_solution(row.decoy),
+            metadata=row.metadata,
+        )
+    except SampleError as error:
+        raise error if str(error).startswith(where) else SampleError(f"{where}: id: {error}") from error
+
+
+def _files(rows: list[_FileRow], folder: Path, where: str) -> tuple[SampleFile, ...]:
+    files: dict[str, SampleFile] = {}
+    for index, row in enumerate(rows):
+        key = f"files.{index}"
+        path = _sandbox_path(row.path, where, f"{key}.path")
+        if path in files:
+            _refuse(where, f"{key}.path", f"{row.path!r} is in files already; each needs a path of its own")
+        files[path] = SampleFile(path, _content(row, folder, where, key))
+    return tuple(files.values())
+
+
+def _sandbox_path(path: str, where: str, key: str) -> str:
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\\" in path or "\0" in path:
+        _refuse(where, key, f"{path!r} must be a file below the working directory, such as data/a.csv")
+    return "/".join(parts)
+
+
+def _content(row: _FileRow, folder: Path, where: str, key: str) -> Any:
+    if (row.source is None) == (row.text is None):
+        _refuse(where, key, f"{row.path!r} needs one of source (a file) and text, and not both")
+    if row.text is not None:
+        return partial(row.text.encode, "utf-8")
+    source = folder / str(row.source)
+    if not source.is_file() or not os.access(source, os.R_OK):
+        _refuse(where, f"{key}.source", f"{source} is not a readable file; sources are relative to {folder}")
+    return source
+
+
+def _solution(row: _SolutionRow | None) -> Solution | None:
+    return None if row is None else Solution(tuple(row.cells), row.answer)
+
+
+def _refuse(where: str, key: str, problem: str) -> NoReturn:
+    raise SampleError(f"{where}: {key}: {problem}")
