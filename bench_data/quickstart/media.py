@@ -37,6 +37,9 @@ WHITE: Colour = (255, 255, 255, 255)
 BLACK: Colour = (0, 0, 0, 255)
 CLEAR: Colour = (0, 0, 0, 0)
 
+SILENCE_DBFS = -200.0
+"""The level of nothing but zeros, in checks."""
+
 _FULL_SCALE = 32768
 _MAX_STORED_BYTES = 65535
 
@@ -139,9 +142,9 @@ def silence(duration_s: float, *, sample_rate_hz: int) -> Sound:
 
 
 def rms_dbfs(sound: Sequence[float]) -> float:
-    """Return the root mean square relative to 32768, in dB; -120 for silence."""
+    """Return the root mean square relative to 32768, in dB; `SILENCE_DBFS` where all is zero."""
     rms = math.sqrt(sum(value * value for value in sound) / len(sound)) / _FULL_SCALE
-    return 20 * math.log10(max(rms, 1e-6))
+    return 20 * math.log10(rms) if rms > 0 else SILENCE_DBFS
 
 
 def wav(*channels: Sound, sample_rate_hz: int, sample_width_bytes: int = 2) -> bytes:
