@@ -1,0 +1,1 @@
+"""Offline: trajectories in, numbers out. The command is `python -m scoring`."""

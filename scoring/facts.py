@@ -1,0 +1,220 @@
+"""Gathers facts about an attempt's output files: a fresh sandbox reads them, nothing here opens one.
+
+The sandbox holds `scorer/` (our readers), `files/` (the output files) and what the two exchange. Files
+are read before any code of the model's runs, and those facts are fetched before it starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from bench_data.checks import Check, FileCheck
+from bench_data.sample import SampleFile
+from sandbox_pool.errors import SandboxError
+from sandbox_pool.observation import Observation, Status
+from scoring.errors import ArtifactChanged, ExtractionFault
+from scoring.file_checks import Facts
+from scoring.requests import facts_key, file_checks, request_of, runs_code, timeout_s
+from scoring.trajectory import Artifact
+
+logger = logging.getLogger(__name__)
+
+INSIDE = Path(__file__).with_name("inside")
+SCRIPTS = ("extract.py", "documents.py", "tables.py", "media.py", "programs.py", "call.py")
+
+MAX_PUT_BYTES = 64 * 2**20
+"""Largest artifact that is read; larger ones fail their check without a sandbox."""
+
+MAX_LISTED = 5
+N_TRIES = 2
+
+
+class ScoringSandbox(Protocol):
+    """What this module needs of a sandbox."""
+
+    async def put(self, path: str, data: bytes | Path) -> None:
+        """Write a file below the working directory."""
+
+    async def execute(self, code: str, timeout_s: float) -> Observation:
+        """Execute a cell."""
+        ...
+
+    async def read(self, path: str) -> bytes:
+        """Return a file's content."""
+        ...
+
+
+class ScoringPool(Protocol):
+    """What this module needs of a sandbox pool."""
+
+    def acquire(self) -> AbstractAsyncContextManager[ScoringSandbox]:
+        """Lease a fresh sandbox for the length of a block."""
+        ...
+
+
+async def gather_facts(
+    check: Check,
+    artifacts: Mapping[str, Artifact],
+    pool: ScoringPool,
+    inputs: Sequence[SampleFile] = (),
+) -> dict[str, Facts]:
+    """Return the facts that `judge` needs for a check, by `facts_key`. Safe to cancel.
+
+    No sandbox is leased when none of the files is there to be read.
+
+    Args:
+        check: what will be judged; only its requests enter the sandbox.
+        artifacts: the attempt's output files, by path in the sandbox.
+        pool: where the sandbox comes from.
+        inputs: the sample's input files, for programs that are run on them.
+
+    Raises:
+        ArtifactChanged: a file that is needed is not the one that the run wrote.
+        ExtractionFault: a sandbox failed by our fault, and so did the one that tried again.
+    """
+    parts = {facts_key(part): part for part in file_checks(check)}
+    unreadable = {key: _without_reading(part.path, artifacts) for key, part in parts.items()}
+    facts: dict[str, Facts] = {key: problem for key, problem in unreadable.items() if problem is not None}
+    parts = {key: part for key, part in parts.items() if key not in facts}
+    if not parts:
+        return facts
+    files = await asyncio.to_thread(_files_for, list(parts.values()), artifacts, inputs)
+    for n_try in range(1, N_TRIES + 1):
+        try:
+            async with pool.acquire() as sandbox:
+                return facts | await _read_in(sandbox, parts, files)
+        except (SandboxError, ExtractionFault) as error:
+            if n_try == N_TRIES:
+                raise ExtractionFault(f"{type(error).__name__}: {error} ({N_TRIES} tries)") from error
+            logger.warning("reading output files failed, trying again: error=%s", error)
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _without_reading(path: str, artifacts: Mapping[str, Artifact]) -> Facts | None:
+    """Return the facts about a file that needs no reading; None when it has to be read."""
+    artifact = artifacts.get(path)
+    if artifact is None:
+        names = sorted(name for name in artifacts if not name.startswith("displayed/"))
+        more = ", ..." if len(names) > MAX_LISTED else ""
+        return {"problem": f"no such file; the attempt left {', '.join(names[:MAX_LISTED]) or 'none'}{more}"}
+    if artifact.problem is not None:
+        return {"problem": f"not collected: {artifact.problem}"}
+    if artifact.n_bytes > MAX_PUT_BYTES:
+        return {"problem": f"{artifact.n_bytes:,} bytes, more than the scorer reads ({MAX_PUT_BYTES:,})"}
+    return None
+
+
+def _files_for(
+    parts: Sequence[FileCheck], artifacts: Mapping[str, Artifact], inputs: Sequence[SampleFile]
+) -> dict[str, bytes]:
+    """Return what to put into the sandbox. A program gets all it could have beside it. Blocks."""
+    needed = {part.path: artifacts[part.path] for part in parts}
+    files: dict[str, bytes] = {}
+    if any(runs_code(part) for part in parts):
+        files = {file.path: _read_input(file) for file in inputs}
+        needed |= {
+            name: artifact
+            for name, artifact in artifacts.items()
+            if artifact.problem is None and artifact.n_bytes <= MAX_PUT_BYTES
+        }
+    return files | {name: read_unchanged(artifact) for name, artifact in needed.items()}
+
+
+def _read_input(file: SampleFile) -> bytes:
+    try:
+        return file.read()
+    except OSError as error:
+        raise ArtifactChanged(
+            f"input {file.path} is gone since the run ({error.strerror}); restore {error.filename}"
+        ) from error
+
+
+def read_unchanged(artifact: Artifact) -> bytes:
+    """Return an artifact's content. Blocks. Raises ArtifactChanged when it is not what the run wrote."""
+    try:
+        with artifact.file.open("rb") as file:
+            data = file.read(artifact.n_bytes + 1)
+    except OSError as error:
+        raise ArtifactChanged(
+            f"artifact {artifact.file.name} is gone since the run ({error.strerror}); restore {artifact.path}"
+        ) from error
+    sha256 = hashlib.sha256(data).hexdigest()
+    if len(data) != artifact.n_bytes or sha256 != artifact.sha256:
+        raise ArtifactChanged(
+            f"artifact {artifact.path} changed since the run: sha256 {sha256[:12]}..., "
+            f"the trajectory says {str(artifact.sha256)[:12]}...; restore it, or run the attempt again"
+        )
+    return data
+
+
+async def _read_in(
+    sandbox: ScoringSandbox, parts: Mapping[str, FileCheck], files: Mapping[str, bytes]
+) -> dict[str, Facts]:
+    for name in SCRIPTS:
+        await sandbox.put(f"scorer/{name}", INSIDE / name)
+    for path, data in files.items():
+        await sandbox.put(f"files/{path}", data)
+    passive = {key: part for key, part in parts.items() if not runs_code(part)}
+    active = {key: part for key, part in parts.items() if runs_code(part)}
+    return await _extract(sandbox, passive, "passive") | await _extract(sandbox, active, "active")
+
+
+async def _extract(sandbox: ScoringSandbox, parts: Mapping[str, FileCheck], name: str) -> dict[str, Facts]:
+    """Return the facts about `parts`; raises ExtractionFault or SandboxError when a failure is ours."""
+    if not parts:
+        return {}
+    nonce = secrets.token_hex(16)
+    requests = json.dumps([request_of(part) for part in parts.values()])
+    await sandbox.put(f"{name}.json", requests.encode())
+    code = (
+        "import sys; sys.path.insert(0, 'scorer'); import extract; "
+        f"extract.main('{name}.json', '{name}.facts', '{nonce}', 'files')"
+    )
+    observation = await sandbox.execute(code, timeout_s=sum(map(timeout_s, parts.values())))
+    if observation.status is Status.SANDBOX_FAULT:
+        raise ExtractionFault("the sandbox broke while it read the files")
+    try:
+        raw = await sandbox.read(f"{name}.facts")
+    except (OSError, SandboxError):
+        raw = b""  # what follows says so for each file
+    found = parse_facts(raw, nonce, len(parts))
+    if name == "passive":  # where code of the model's has run, nothing is evidence against ourselves
+        _raise_if_ours(observation, found)
+    unread = {"problem": f"reading it ended with status {observation.status}"}
+    return dict(zip(parts, (facts if facts is not None else unread for facts in found), strict=True))
+
+
+def _raise_if_ours(observation: Observation, found: Sequence[Facts | None]) -> None:
+    """Raise ExtractionFault when our readers are the reason why facts are missing."""
+    for facts in found:
+        if facts is not None and "fault" in facts:
+            raise ExtractionFault(str(facts["fault"]))
+        if facts is None and observation.status in (Status.OK, Status.ERROR):
+            error = observation.error
+            says = f"{error.ename}: {error.evalue}" if error else "it wrote no facts"
+            raise ExtractionFault(f"the reader of the files failed: {says}")
+
+
+def parse_facts(raw: bytes, nonce: str, n_requests: int) -> list[dict[str, Any] | None]:
+    """Return the facts in the lines that carry the nonce, None for each request without any. Pure."""
+    found: list[dict[str, Any] | None] = [None] * n_requests
+    for line in raw.split(b"\n"):
+        mark, _, rest = line.partition(b" ")
+        index, _, text = rest.partition(b" ")
+        if mark != nonce.encode() or not index.isdigit() or len(index) > 6 or int(index) >= n_requests:
+            continue
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            value = None
+        if isinstance(value, dict) and found[int(index)] is None:
+            found[int(index)] = value
+    return found

@@ -1,0 +1,85 @@
+"""The report as a person reads it: a table by category and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from scoring.score import Report
+from scoring.store import REPORT, SCORES
+
+
+def print_report(report: Report, run_dir: Path, file: IO[str]) -> None:
+    """Print a report; without colours and lines when `file` is no terminal."""
+    console = Console(file=file, highlight=False, markup=False, emoji=False)
+    console.print(_table(report, decorated=console.is_terminal))
+    for line in summary_lines(report, run_dir):
+        console.print(line, soft_wrap=True)
+
+
+def summary_lines(report: Report, run_dir: Path) -> Iterator[str]:
+    """Yield what is said below the table. Pure."""
+    yield f"pass rate: {_pass_rate(report)}"
+    if report.n_not_scored:
+        owners = ", ".join(f"{owner} {n}" for owner, n in report.not_scored_by_owner.items())
+        yield f"not scored: {_attempts(report.n_not_scored)} not the model's to lose or not to be judged ({owners})"
+    if report.n_failures:
+        yield (
+            f"failed: {_attempts(report.n_failures)} in failures.jsonl and in no number here; "
+            "run the same command again to run them again"
+        )
+    if report.n_duplicates:
+        yield f"warning: {report.n_duplicates} further trajectories of attempts that had one; the first counts"
+    if report.pass_at_k:
+        yield "pass@k: " + ", ".join(f"pass@{k} {_percent(p)}" for k, p in report.pass_at_k.items())
+    yield "ended by: " + ", ".join(f"{reason} {n}" for reason, n in report.stop_reasons.items())
+    yield f"wall time: {_wall(report)}"
+    yield f"files: {run_dir / SCORES}, {run_dir / REPORT}"
+
+
+def _table(report: Report, *, decorated: bool) -> Table:
+    title = f"{report.benchmark}: {_attempts(report.n_trajectories)}, scorer {report.scorer} {report.scorer_version}"
+    table = Table(
+        box=box.SIMPLE_HEAD if decorated else None, title=title, title_justify="left", pad_edge=False
+    )
+    table.add_column("category", overflow="fold")
+    for name in ("passed", "not scored", "mean turns"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in report.by_category:
+        passed = f"{row.n_passed}/{row.n_scored}"
+        table.add_row(row.category or "-", passed, str(row.n_not_scored), _turns(row.mean_turns))
+    passed = f"{report.n_passed}/{report.n_scored}"
+    table.add_row("all", passed, str(report.n_not_scored), _turns(report.mean_turns), style="bold")
+    return table
+
+
+def _pass_rate(report: Report) -> str:
+    if report.pass_rate is None:
+        return "none, no attempt could be scored"
+    error = f", standard error {_percent(report.standard_error)}" if report.standard_error is not None else ""
+    return f"{_percent(report.pass_rate)} ({report.n_passed} of {report.n_scored}{error})"
+
+
+def _wall(report: Report) -> str:
+    if report.wall_s is None:
+        return "unknown, events.log does not say"
+    rate = report.trajectories_per_minute
+    speed = f", {rate:.1f} trajectories per minute" if rate is not None else ""
+    return f"{report.wall_s:.1f} s{speed}"
+
+
+def _attempts(n: int) -> str:
+    return "1 attempt" if n == 1 else f"{n} attempts"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _turns(mean: float | None) -> str:
+    return "-" if mean is None else f"{mean:.2f}"

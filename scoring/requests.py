@@ -1,0 +1,83 @@
+"""What a sandbox is asked about a file: only what is needed to read it, never what is expected. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from bench_data.checks import (
+    AllOf,
+    AudioFile,
+    Check,
+    CommandRuns,
+    FileCheck,
+    FileCheckModel,
+    HtmlFile,
+    ImageFile,
+    PythonCalls,
+    SqliteQuery,
+    TableFile,
+)
+
+CALLS_TIMEOUT_S = 20.0
+"""For importing a module and making all the calls of one check."""
+
+RUN_TIMEOUT_S = 10.0
+"""For each run of a program."""
+
+READ_TIMEOUT_S = 30.0
+"""For reading one file."""
+
+
+def file_checks(check: Check) -> Iterator[FileCheck]:
+    """Yield the checks of files in a check, in order."""
+    if isinstance(check, AllOf):
+        for part in check.checks:
+            yield from file_checks(part)
+    elif isinstance(check, FileCheckModel):
+        yield check
+
+
+def runs_code(check: FileCheck) -> bool:
+    """Tell whether judging the file means to run it."""
+    return isinstance(check, PythonCalls | CommandRuns)
+
+
+def request_of(check: FileCheck) -> dict[str, Any]:
+    """Return the request for the facts that a check needs."""
+    request: dict[str, Any] = {"kind": check.kind, "path": check.path}
+    match check:
+        case TableFile():
+            request["sheet"] = check.sheet
+        case SqliteQuery():
+            request["query"] = check.query
+        case ImageFile():
+            request |= {"grid_columns": check.grid_columns, "grid_rows": check.grid_rows}
+        case AudioFile():
+            request["segments"] = [
+                s.model_dump(include={"start_s", "end_s", "channel"}) for s in check.segments
+            ]
+        case HtmlFile():
+            request["tags"] = sorted({element.tag.lower() for element in check.elements})
+        case PythonCalls():
+            request["calls"] = [c.model_dump(include={"function", "args", "kwargs"}) for c in check.calls]
+            request["timeout_s"] = CALLS_TIMEOUT_S
+        case CommandRuns():
+            request["runs"] = [r.model_dump(include={"argv", "stdin"}) for r in check.runs]
+            request["timeout_s"] = RUN_TIMEOUT_S
+        case _:
+            pass
+    return request
+
+
+def facts_key(check: FileCheck) -> str:
+    """Return the name of the facts that a check needs; checks with the same request share them."""
+    return json.dumps(request_of(check), sort_keys=True)
+
+
+def timeout_s(check: FileCheck) -> float:
+    """Return how long answering the request may take, in seconds."""
+    if isinstance(check, CommandRuns):
+        return READ_TIMEOUT_S + RUN_TIMEOUT_S * len(check.runs)
+    return READ_TIMEOUT_S + (CALLS_TIMEOUT_S if isinstance(check, PythonCalls) else 0.0)

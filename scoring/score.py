@@ -1,0 +1,226 @@
+"""From verdicts to numbers: scores, their mean, its standard error, pass@k, the report. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+REPORT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What one attempt is worth: a line of scores.jsonl."""
+
+    sample_id: str
+    epoch: int
+    passed: bool | None
+    """None when it was not the model's to lose, or could not be judged; then it is in no mean."""
+
+    score: float
+    """0 to 1; 0 where `passed` is None."""
+
+    reason: str
+    owner: str
+    """Who has to answer for the result, as in the trajectory."""
+
+    scorer: str
+    scorer_version: str
+    profile: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredAttempt:
+    """A score, and what the report says about its attempt."""
+
+    score: Score
+    category: str
+    n_turns: int
+    stop_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """Which rules the scores were made by."""
+
+    name: str
+    version: str
+    profile: str = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What the run directory says, apart from its trajectories."""
+
+    benchmark: str
+    run_id: str
+    config_hash: str
+    n_failures: int
+    n_duplicates: int
+    wall_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryReport:
+    """The attempts of one category."""
+
+    category: str
+    n_passed: int
+    n_scored: int
+    n_not_scored: int
+    pass_rate: float | None
+    mean_turns: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The content of report.json."""
+
+    report_version: int
+    benchmark: str
+    run_id: str
+    config_hash: str
+    scorer: str
+    scorer_version: str
+    profile: str
+    n_trajectories: int
+    n_scored: int
+    n_passed: int
+    n_not_scored: int
+    not_scored_by_owner: Mapping[str, int]
+    n_failures: int
+    """Attempts that have a line in failures.jsonl and no trajectory."""
+
+    n_duplicates: int
+    """Trajectories of an attempt that has an earlier one; they count nowhere else."""
+
+    pass_rate: float | None
+    """Of the scored attempts; None when there is none."""
+
+    mean_score: float | None
+    standard_error: float | None
+    """Of `pass_rate`, with the attempts of a sample as one cluster; None below two samples."""
+
+    pass_at_k: Mapping[str, float]
+    """By k; empty unless every sample has at least two scored attempts."""
+
+    mean_turns: float | None
+    wall_s: float | None
+    trajectories_per_minute: float | None
+    stop_reasons: Mapping[str, int]
+    by_category: Sequence[CategoryReport]
+
+
+def make_report(
+    attempts: Sequence[ScoredAttempt], scorer: Scorer, run: RunFacts, categories: Iterable[str] = ()
+) -> Report:
+    """Return the report on a run; `categories` gives the order in which they are shown."""
+    scored = [attempt.score for attempt in attempts if attempt.score.passed is not None]
+    not_scored = Counter(attempt.score.owner for attempt in attempts if attempt.score.passed is None)
+    stop_reasons = Counter(attempt.stop_reason for attempt in attempts)
+    order = dict.fromkeys([*categories, *sorted({attempt.category for attempt in attempts})])
+    groups = {name: [attempt for attempt in attempts if attempt.category == name] for name in order}
+    return Report(
+        report_version=REPORT_VERSION,
+        benchmark=run.benchmark,
+        run_id=run.run_id,
+        config_hash=run.config_hash,
+        scorer=scorer.name,
+        scorer_version=scorer.version,
+        profile=scorer.profile,
+        n_trajectories=len(attempts),
+        n_scored=len(scored),
+        n_passed=sum(score.passed is True for score in scored),
+        n_not_scored=not_scored.total(),
+        not_scored_by_owner=dict(sorted(not_scored.items())),
+        n_failures=run.n_failures,
+        n_duplicates=run.n_duplicates,
+        pass_rate=mean([float(score.passed is True) for score in scored]),
+        mean_score=mean([score.score for score in scored]),
+        standard_error=clustered_standard_error(_passes_by_sample(scored)),
+        pass_at_k=_all_pass_at_k(_passes_by_sample(scored)),
+        mean_turns=mean([attempt.n_turns for attempt in attempts]),
+        wall_s=run.wall_s,
+        trajectories_per_minute=60 * len(attempts) / run.wall_s if run.wall_s else None,
+        stop_reasons=dict(sorted(stop_reasons.items())),
+        by_category=[_category(name, group) for name, group in groups.items() if group],
+    )
+
+
+def _category(name: str, attempts: Sequence[ScoredAttempt]) -> CategoryReport:
+    passes = [attempt.score.passed for attempt in attempts if attempt.score.passed is not None]
+    return CategoryReport(
+        category=name,
+        n_passed=sum(passes),
+        n_scored=len(passes),
+        n_not_scored=len(attempts) - len(passes),
+        pass_rate=mean(passes),
+        mean_turns=mean([attempt.n_turns for attempt in attempts]),
+    )
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """Return the mean, or None of nothing. The order of the values does not matter."""
+    return math.fsum(values) / len(values) if values else None
+
+
+def clustered_standard_error(clusters: Mapping[str, Sequence[bool]]) -> float | None:
+    """Return the standard error of the mean over all values, where those of a cluster belong together.
+
+    With one value in each cluster this is the usual standard error of a mean. None below two clusters.
+    """
+    n_values = sum(map(len, clusters.values()))
+    if len(clusters) < 2:
+        return None
+    centre = math.fsum(map(sum, clusters.values())) / n_values
+    residuals = math.fsum((sum(values) - len(values) * centre) ** 2 for values in clusters.values())
+    return math.sqrt(residuals * len(clusters) / (len(clusters) - 1)) / n_values
+
+
+def pass_at_k(n_attempts: int, n_passed: int, k: int) -> float:
+    """Return the chance that at least one of k attempts drawn from these passes.
+
+    The unbiased estimator 1 - C(n - c, k) / C(n, k) of Chen et al. 2021, https://arxiv.org/abs/2107.03374.
+    """
+    assert 1 <= k <= n_attempts, f"k is {k}, there are {n_attempts} attempts"
+    return 1.0 - math.comb(n_attempts - n_passed, k) / math.comb(n_attempts, k)
+
+
+def _all_pass_at_k(passes: Mapping[str, Sequence[bool]]) -> dict[str, float]:
+    """Return the mean of pass@k over samples for k = 1, 2, 4, ... and the most that all samples have."""
+    n_attempts = min(map(len, passes.values()), default=0)
+    if n_attempts < 2:
+        return {}
+    ks = sorted({1 << power for power in range(n_attempts.bit_length())} | {n_attempts})
+    return {
+        str(k): math.fsum(pass_at_k(len(p), sum(p), k) for p in passes.values()) / len(passes) for k in ks
+    }
+
+
+def _passes_by_sample(scores: Iterable[Score]) -> dict[str, list[bool]]:
+    passes: dict[str, list[bool]] = {}
+    for score in scores:
+        passes.setdefault(score.sample_id, []).append(score.passed is True)
+    return passes
+
+
+def run_wall_s(events: Iterable[Mapping[str, Any]]) -> float | None:
+    """Return how long a run took, in seconds, its resumes added up; None when no event says so.
+
+    A part that was killed lasts from its start to its last event.
+    """
+    parts: list[tuple[float, float]] = []  # (started at, lasted)
+    for event in events:
+        at = event.get("at")
+        if not isinstance(at, int | float):
+            continue
+        if event.get("event") == "run_started" or not parts:
+            parts.append((at, 0.0))
+        wall_s = event.get("wall_s") if event.get("event") == "run_finished" else None
+        started_at, lasted_s = parts[-1]
+        lasted_s = wall_s if isinstance(wall_s, int | float) else max(lasted_s, at - started_at)
+        parts[-1] = (started_at, lasted_s)
+    return math.fsum(lasted_s for _, lasted_s in parts) if parts else None

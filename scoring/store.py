@@ -1,0 +1,117 @@
+"""The run directory as scoring sees it: what it reads, and the two files that it writes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from bench_data import Benchmark, DataOptions, load
+from runner.journal import TRAJECTORIES, read_config, read_events, read_failures
+from scoring.errors import RunDirError
+from scoring.score import Report, RunFacts, Score, run_wall_s
+
+SCORES = "scores.jsonl"
+REPORT = "report.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run directory whose configuration is readable."""
+
+    run_dir: Path
+    run_id: str
+    config_hash: str
+    benchmark: str
+    data: DataOptions
+
+
+def open_run(run_dir: Path) -> Run:
+    """Return what a run directory says about itself. Blocks.
+
+    Raises:
+        RunDirError: it is no run directory, or has no trajectories.
+        JournalError: its config.json cannot be read.
+    """
+    if not run_dir.is_dir():
+        raise RunDirError(f"{run_dir} is not a folder; give the run directory, for example runs/demo")
+    stored = read_config(run_dir)
+    path = run_dir / TRAJECTORIES
+    if not path.is_file() or not path.stat().st_size:
+        raise RunDirError(f"{path} has no trajectories yet; run `python -m runner --run-dir {run_dir}` first")
+    config = stored.get("config")
+    if not isinstance(config, dict) or not isinstance(config.get("benchmark"), str):
+        raise RunDirError(f"{run_dir / 'config.json'}: no config.benchmark; it names what was run")
+    try:
+        data = DataOptions.model_validate(config.get("data") or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, ("config", "data", *first["loc"])))
+        raise RunDirError(f"{run_dir / 'config.json'}: {key}: {first['msg']}") from error
+    return Run(
+        run_dir=run_dir,
+        run_id=str(stored.get("run_id", "")),
+        config_hash=str(stored.get("config_hash", "")),
+        benchmark=config["benchmark"],
+        data=data,
+    )
+
+
+def load_benchmark(run: Run) -> Benchmark:
+    """Return the benchmark that was run, as it is now. Raises BenchDataError."""
+    return load(run.benchmark, run.data)
+
+
+def run_facts(run: Run, attempts: set[str], n_duplicates: int) -> RunFacts:
+    """Return what the run's other files say. Blocks. Raises JournalError when one is not readable.
+
+    `attempts` are those that have a trajectory, by name: an earlier failure of theirs is history.
+    """
+    failed = {str(failure["attempt"]) for failure in read_failures(run.run_dir)}
+    return RunFacts(
+        benchmark=run.benchmark,
+        run_id=run.run_id,
+        config_hash=run.config_hash,
+        n_failures=len(failed - attempts),
+        n_duplicates=n_duplicates,
+        wall_s=run_wall_s(read_events(run.run_dir)),
+    )
+
+
+def write_scores(run_dir: Path, scores: Iterable[Score]) -> Path:
+    """Write scores.jsonl, whole or not at all; return its path. Blocks. Raises OSError."""
+    lines = b"".join(orjson.dumps(asdict(score), option=orjson.OPT_APPEND_NEWLINE) for score in scores)
+    return write_atomically(run_dir / SCORES, lines)
+
+
+def write_report(run_dir: Path, report: Report) -> Path:
+    """Write report.json, whole or not at all; return its path. Blocks. Raises OSError."""
+    return write_atomically(run_dir / REPORT, report_json(report))
+
+
+def report_json(report: Report) -> bytes:
+    """Return the content of report.json."""
+    content: dict[str, Any] = asdict(report)
+    return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def write_atomically(path: Path, data: bytes) -> Path:
+    """Replace a file by one with this content, synced; a failure leaves the old one. Blocks."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+    return path
