@@ -73,13 +73,22 @@ print(len(excerpt) / rate, "s")
 
 def _trim_fade() -> Sample:
     rate = 8000
-    tones = [tone(hz, 0.5, sample_rate_hz=rate, amplitude=12000) for hz in (400, 600, 900, 1300)]
+    parts = ((400, 12000), (600, 6000), (900, 14000), (1300, 8000))
+    tones = [tone(hz, 0.5, sample_rate_hz=rate, amplitude=amplitude) for hz, amplitude in parts]
     interview = [value for sound in tones for value in sound]
     excerpt: list[float] = [*tones[1], *tones[2]]
     for i in range(1600):
         excerpt[i] *= i / 1600
         excerpt[len(excerpt) - 1 - i] *= i / 1600
-    stretches = ((0.0, 0.1, 600), (0.1, 0.2, 600), (0.25, 0.45, 600), (0.55, 0.75, 900), (0.9, 1.0, 900))
+    # The two in the middle end and begin where the tone changes: they tell a cut at another time.
+    stretches = (
+        (0.0, 0.1, 600),
+        (0.1, 0.2, 600),
+        (0.4, 0.495, 600),
+        (0.505, 0.6, 900),
+        (0.8, 0.9, 900),
+        (0.9, 1.0, 900),
+    )
     return Sample(
         id="audio-trim-fade",
         category=CATEGORY,

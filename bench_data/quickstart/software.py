@@ -219,6 +219,7 @@ def _recent_cache() -> Sample:
         ((2, [*put_abc, *get_abc]), [None, 2, 3]),
         ((2, [*put_abc[:2], ["get", "a"], put_abc[2], *get_abc]), [1, 1, None, 3]),
         ((2, [*put_abc[:2], ["put", "a", 9], put_abc[2], *get_abc]), [9, None, 3]),
+        ((2, [*put_abc[:2], ["put", "b", 9], *get_abc]), [1, 9, None]),
         ((2, [*put_abc[:2], ["get", "x"], put_abc[2], *get_abc]), [None, None, 2, 3]),
         ((1, [*put_abc, *get_abc]), [None, None, 3]),
     )
