@@ -22,7 +22,7 @@ class SandboxStartError(SandboxError):
     """A kernel did not come up; the message holds the end of what it wrote."""
 
 
-class SandboxFault(SandboxError):
+class SandboxFault(SandboxError):  # noqa: N818 - the word of Status.SANDBOX_FAULT
     """A sandbox broke in a way that the code in it did not cause."""
 
 

@@ -1,0 +1,50 @@
+"""Stateful Jupyter kernels in processes of their own, for code that a model wrote.
+
+async with SandboxPool() as pool, pool.acquire() as sandbox:
+    observation = await sandbox.execute("print(6 * 7)", timeout_s=10)
+"""
+
+from sandbox_pool.config import PoolConfig
+from sandbox_pool.errors import (
+    PoolTimeout,
+    SandboxClosed,
+    SandboxError,
+    SandboxFault,
+    SandboxPathError,
+    SandboxStartError,
+    UnsupportedHost,
+)
+from sandbox_pool.fake import FakePool, FakeSandbox
+from sandbox_pool.files import CollectedFile
+from sandbox_pool.interface import Pool, Sandbox
+from sandbox_pool.observation import Display, Error, Observation, Output, Result, Status, Stream
+from sandbox_pool.pool import PoolStatistics, SandboxPool
+from sandbox_pool.probe import probe
+from sandbox_pool.sandbox import KernelSandbox
+
+__all__ = [
+    "CollectedFile",
+    "Display",
+    "Error",
+    "FakePool",
+    "FakeSandbox",
+    "KernelSandbox",
+    "Observation",
+    "Output",
+    "Pool",
+    "PoolConfig",
+    "PoolStatistics",
+    "PoolTimeout",
+    "Result",
+    "Sandbox",
+    "SandboxClosed",
+    "SandboxError",
+    "SandboxFault",
+    "SandboxPathError",
+    "SandboxPool",
+    "SandboxStartError",
+    "Status",
+    "Stream",
+    "UnsupportedHost",
+    "probe",
+]

@@ -1,0 +1,354 @@
+"""Files into a working directory and out of it. Nothing is followed, nothing is trusted.
+
+Paths are walked one component at a time from a directory descriptor, each opened with O_NOFOLLOW: a
+link anywhere on the way is an error, and nothing that the sandbox renames meanwhile leads out. All
+functions block; call them in a thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from sandbox_pool.errors import SandboxPathError
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_BLOCK_BYTES = 1024 * 1024
+_MAX_ENTRIES = 200_000
+_MAX_PROBLEMS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class CollectedFile:
+    """A file that collect() took, or why it did not."""
+
+    path: str
+    """Relative to the working directory, with `/` between folders; escapes stand for undecodable bytes."""
+
+    n_bytes: int = 0
+    sha256: str = ""
+    data: bytes | None = None
+    """The content; None when it was copied below `into`, or not taken."""
+
+    problem: str | None = None
+    """Why it was not taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectLimits:
+    """How much collect() takes; see PoolConfig."""
+
+    max_files: int = 1000
+    max_bytes: int = 256 * 1024 * 1024
+    max_depth: int = 16
+
+
+def split_path(path: str) -> tuple[str, ...]:
+    """Return the components of a path beneath the working directory.
+
+    Raises:
+        SandboxPathError: it is empty, absolute, holds `..` or a NUL, or is no UTF-8.
+    """
+    parts = tuple(part for part in path.split("/") if part not in ("", "."))
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise SandboxPathError(f"path {path!r} is not UTF-8") from None
+    if path.startswith("/") or ".." in parts or "\0" in path or not parts:
+        raise SandboxPathError(
+            f"path {path!r} is not beneath the working directory: give a relative one, no '..'"
+        )
+    return parts
+
+
+@contextmanager
+def folder_beneath(
+    root: Path, parts: Sequence[str], *, owner: tuple[int, int] | None = None, make: bool = False
+) -> Iterator[int]:
+    """Open the folder `parts` beneath `root` and yield its descriptor.
+
+    Args:
+        root: a folder of ours; what is beneath it is the sandbox's.
+        parts: components, as from split_path.
+        owner: uid and gid of folders that are made.
+        make: whether missing folders are made.
+
+    Raises:
+        SandboxPathError: a component is missing, a link, or no folder.
+    """
+    folder = os.open(root, _FOLDER)
+    try:
+        for n, part in enumerate(parts):
+            if make:
+                with suppress(FileExistsError):
+                    os.mkdir(part, 0o755, dir_fd=folder)
+                    if owner is not None:
+                        os.chown(part, *owner, dir_fd=folder, follow_symlinks=False)
+            try:
+                inner = os.open(part, _FOLDER, dir_fd=folder)
+            except OSError as error:
+                where = "/".join(parts[: n + 1])
+                raise SandboxPathError(
+                    f"{where!r} is no folder of the working directory: {error.strerror}"
+                ) from None
+            os.close(folder)
+            folder = inner
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def write_file(root: Path, path: str, data: bytes | Path, *, owner: tuple[int, int] | None = None) -> None:
+    """Write a file beneath `root`, with its parents; replaces what is there, even a link.
+
+    Raises:
+        SandboxPathError: the path is not beneath the folder, or runs through a link or a file.
+        OSError: `data` is a file that cannot be read, or the disk is full.
+    """
+    *parents, name = split_path(path)
+    temporary = f".kf-{os.urandom(8).hex()}"
+    with folder_beneath(root, parents, owner=owner, make=True) as folder:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, 0o644, dir_fd=folder)
+        try:
+            with os.fdopen(descriptor, "wb") as target:
+                if isinstance(data, Path):
+                    with data.open("rb") as source:
+                        while block := source.read(_BLOCK_BYTES):
+                            target.write(block)
+                else:
+                    target.write(data)
+                if owner is not None:
+                    os.fchown(target.fileno(), *owner)
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException as error:
+            with suppress(OSError):
+                os.unlink(temporary, dir_fd=folder)
+            if isinstance(error, IsADirectoryError):
+                raise SandboxPathError(f"{path!r} is a folder") from None
+            raise
+
+
+def make_folder(root: Path, path: str, *, owner: tuple[int, int] | None = None) -> None:
+    """Make a folder beneath `root`, with its parents. Raises SandboxPathError like write_file."""
+    with folder_beneath(root, split_path(path), owner=owner, make=True):
+        pass
+
+
+def read_file(root: Path, path: str, max_bytes: int) -> bytes:
+    """Return the content of a regular file beneath `root`.
+
+    Raises:
+        SandboxPathError: no such file, no regular file, a link, or larger than `max_bytes`.
+    """
+    *parents, name = split_path(path)
+    with folder_beneath(root, parents) as folder:
+        descriptor, problem = _open_regular(folder, name)
+        if descriptor is None:
+            raise SandboxPathError(f"{path!r} cannot be read: {problem}")
+        with os.fdopen(descriptor, "rb") as file:
+            data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise SandboxPathError(f"{path!r} has more than {max_bytes} bytes (max_read_bytes)")
+    return data
+
+
+def _open_regular(folder: int, name: str) -> tuple[int | None, str]:
+    """Open a regular file for reading; otherwise None and why not."""
+    try:
+        kind = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        if not stat.S_ISREG(kind):
+            return None, _kind(kind)
+        # O_NONBLOCK: it may have become a fifo since
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        descriptor = os.open(name, flags, dir_fd=folder)
+    except OSError as error:
+        return None, error.strerror or str(error)
+    kind = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(kind):
+        os.close(descriptor)
+        return None, _kind(kind)
+    return descriptor, ""
+
+
+def _kind(mode: int) -> str:
+    names = (
+        (stat.S_ISLNK, "symbolic link"),
+        (stat.S_ISFIFO, "fifo"),
+        (stat.S_ISSOCK, "socket"),
+        (stat.S_ISDIR, "folder"),
+    )
+    return next((name for test, name in names if test(mode)), "device")
+
+
+def compile_globs(globs: Sequence[str]) -> re.Pattern[str]:
+    """Return what matches the paths that any of the globs does.
+
+    `*` and `?` stay within a component, `**` spans any number of them; a leading `./` is ignored.
+
+    Raises:
+        SandboxPathError: a glob is empty, absolute or holds `..`.
+    """
+    return re.compile("|".join(f"(?:{_translate(split_path(glob))})" for glob in globs) or r"(?!)")
+
+
+def _translate(parts: tuple[str, ...]) -> str:
+    pattern = ""
+    for n, part in enumerate(parts):
+        is_last = n == len(parts) - 1
+        if part == "**":
+            pattern += ".*" if is_last else "(?:[^/]+/)*"
+        else:
+            pattern += "".join({"*": "[^/]*", "?": "[^/]"}.get(c, re.escape(c)) for c in part)
+            pattern += "" if is_last else "/"
+    return pattern + r"\Z"
+
+
+@dataclass(slots=True)
+class _Collector:
+    """One walk over a dead sandbox's working directory."""
+
+    root: Path
+    pattern: re.Pattern[str]
+    limits: CollectLimits
+    into: Path | None
+    files: list[CollectedFile]
+    n_taken: int = 0
+    n_bytes: int = 0
+    n_problems: int = 0
+    n_entries: int = 0
+
+    def walk(self) -> None:
+        """Go through all folders, in order of their names."""
+        waiting: list[tuple[str, ...]] = [()]
+        while waiting:
+            parts = waiting.pop()
+            try:
+                with folder_beneath(self.root, parts) as folder:
+                    waiting += reversed(self._visit(folder, parts))
+            except (OSError, SandboxPathError) as error:
+                self._refuse("/".join(parts), f"folder cannot be read: {error}")
+            if self.n_entries > _MAX_ENTRIES:
+                self._refuse("/".join(parts), f"more than {_MAX_ENTRIES} entries: the rest was not looked at")
+                return
+
+    def _visit(self, folder: int, parts: tuple[str, ...]) -> list[tuple[str, ...]]:
+        with os.scandir(folder) as entries:
+            names = []
+            for entry in entries:
+                names.append((entry.name, entry.is_dir(follow_symlinks=False)))
+                if len(names) > _MAX_ENTRIES:
+                    break
+        self.n_entries += len(names)
+        inner = []
+        for name, is_folder in sorted(names):
+            path = "/".join((*parts, name))
+            if is_folder and len(parts) >= self.limits.max_depth:
+                self._refuse(path, f"deeper than {self.limits.max_depth} folders (max_collect_depth)")
+            elif is_folder:
+                inner.append((*parts, name))
+            elif self.pattern.match(path):
+                self._take(folder, name, path)
+        return inner
+
+    def _take(self, folder: int, name: str, path: str) -> None:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            return self._refuse(path, "name is not UTF-8")
+        if self.n_taken >= self.limits.max_files:
+            return self._refuse(path, f"more than {self.limits.max_files} files (max_collect_files)")
+        descriptor, problem = _open_regular(folder, name)
+        if descriptor is None:
+            return self._refuse(path, problem)
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            size = os.fstat(descriptor).st_size
+            room = self.limits.max_bytes - self.n_bytes
+            if size > room:
+                reason = f"{size} bytes are more than the {room} left of max_collect_bytes"
+                return self._refuse(path, f"too large: {reason}")
+            self.files.append(self._copy(file, path, room))
+        self.n_taken += 1
+        return None
+
+    def _copy(self, file: object, path: str, room: int) -> CollectedFile:
+        digest = hashlib.sha256()
+        blocks: list[bytes] = []
+        n_bytes = 0
+        with _target(self.into, path) as target:
+            while n_bytes < room and (block := file.read(min(_BLOCK_BYTES, room - n_bytes))):  # type: ignore[attr-defined]
+                digest.update(block)
+                n_bytes += len(block)
+                if target is None:
+                    blocks.append(block)
+                else:
+                    _write_all(target, block)
+        self.n_bytes += n_bytes
+        data = b"".join(blocks) if self.into is None else None
+        return CollectedFile(path, n_bytes, digest.hexdigest(), data)
+
+    def _refuse(self, path: str, problem: str) -> None:
+        self.n_problems += 1
+        shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        if self.n_problems < _MAX_PROBLEMS:
+            self.files.append(CollectedFile(shown, problem=problem))
+        elif self.n_problems == _MAX_PROBLEMS:
+            self.files.append(CollectedFile(shown, problem="and more that were not taken"))
+
+
+@contextmanager
+def _target(into: Path | None, path: str) -> Iterator[int | None]:
+    """Open the copy of a file for writing; it and its folders are on disk when the block ends."""
+    if into is None:
+        yield None
+        return
+    target = into / PurePosixPath(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(target, flags, 0o644)
+    try:
+        yield descriptor
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def collect(
+    root: Path, globs: Sequence[str], *, limits: CollectLimits, into: Path | None = None
+) -> list[CollectedFile]:
+    """Take the files beneath `root` whose path matches a glob, in order of their names.
+
+    Nothing may write beneath `root` any more. With `into`, files are copied below that folder and
+    synced, with their folders; otherwise their content is returned.
+
+    Raises:
+        SandboxPathError: a glob is no relative path.
+        OSError: `into` cannot be written.
+    """
+    collector = _Collector(root, compile_globs(globs), limits, into, [])
+    collector.walk()
+    if into is not None:
+        _sync_folders(into, [file.path for file in collector.files if file.problem is None])
+    return collector.files
+
+
+def _sync_folders(into: Path, paths: Sequence[str]) -> None:
+    folders = {into / parent for path in paths for parent in PurePosixPath(path).parents}
+    for folder in sorted(folders):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
