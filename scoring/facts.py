@@ -12,13 +12,13 @@ import json
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from bench_data.checks import Check, FileCheck
 from bench_data.sample import SampleFile
 from sandbox_pool.errors import SandboxError
+from sandbox_pool.interface import Pool, Sandbox
 from sandbox_pool.observation import Observation, Status
 from scoring.errors import ArtifactChanged, ExtractionFault
 from scoring.file_checks import Facts
@@ -37,33 +37,10 @@ MAX_LISTED = 5
 N_TRIES = 2
 
 
-class ScoringSandbox(Protocol):
-    """What this module needs of a sandbox."""
-
-    async def put(self, path: str, data: bytes | Path) -> None:
-        """Write a file below the working directory."""
-
-    async def execute(self, code: str, timeout_s: float) -> Observation:
-        """Execute a cell."""
-        ...
-
-    async def read(self, path: str) -> bytes:
-        """Return a file's content."""
-        ...
-
-
-class ScoringPool(Protocol):
-    """What this module needs of a sandbox pool."""
-
-    def acquire(self) -> AbstractAsyncContextManager[ScoringSandbox]:
-        """Lease a fresh sandbox for the length of a block."""
-        ...
-
-
 async def gather_facts(
     check: Check,
     artifacts: Mapping[str, Artifact],
-    pool: ScoringPool,
+    pool: Pool,
     inputs: Sequence[SampleFile] = (),
 ) -> dict[str, Facts]:
     """Return the facts that `judge` needs for a check, by `facts_key`. Safe to cancel.
@@ -156,7 +133,7 @@ def read_unchanged(artifact: Artifact) -> bytes:
 
 
 async def _read_in(
-    sandbox: ScoringSandbox, parts: Mapping[str, FileCheck], files: Mapping[str, bytes]
+    sandbox: Sandbox, parts: Mapping[str, FileCheck], files: Mapping[str, bytes]
 ) -> dict[str, Facts]:
     for name in SCRIPTS:
         await sandbox.put(f"scorer/{name}", INSIDE / name)
@@ -167,7 +144,7 @@ async def _read_in(
     return await _extract(sandbox, passive, "passive") | await _extract(sandbox, active, "active")
 
 
-async def _extract(sandbox: ScoringSandbox, parts: Mapping[str, FileCheck], name: str) -> dict[str, Facts]:
+async def _extract(sandbox: Sandbox, parts: Mapping[str, FileCheck], name: str) -> dict[str, Facts]:
     """Return the facts about `parts`; raises ExtractionFault or SandboxError when a failure is ours."""
     if not parts:
         return {}

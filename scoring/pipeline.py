@@ -88,7 +88,7 @@ async def _score_one(
     sample = samples.get(trajectory["sample_id"])
     owner = trajectory["owner"]
     if owner not in SCORABLE_OWNERS:
-        reason = f"not the model's to lose: {trajectory['stop_reason']}, {trajectory.get('error') or 'no error text'}"
+        reason = f"ended by {trajectory['stop_reason']}: {trajectory.get('error') or 'no error text'}"
         result = not_scored(trajectory, reason, owner)
     elif sample is None:
         result = not_scored(trajectory, "the benchmark no longer has this sample", "sample")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench_data.sample import Sample
+from sandbox_pool.interface import Pool
 from scoring.checks import judge
 from scoring.errors import ArtifactChanged, ExtractionFault
-from scoring.facts import ScoringPool, gather_facts
+from scoring.facts import gather_facts
 from scoring.score import Score, Scorer
 from scoring.trajectory import Trajectory, artifacts_of, final_answer
-
-logger = logging.getLogger(__name__)
 
 SCORER = Scorer(name="quickstart", version="1")
 
@@ -23,7 +21,7 @@ class Context:
     """What a scorer needs beside the sample and the trajectory."""
 
     run_dir: Path
-    pool: ScoringPool
+    pool: Pool
 
 
 async def score(sample: Sample, trajectory: Trajectory, context: Context) -> Score:

@@ -27,14 +27,15 @@ def summary_lines(report: Report, run_dir: Path) -> Iterator[str]:
     yield f"pass rate: {_pass_rate(report)}"
     if report.n_not_scored:
         owners = ", ".join(f"{owner} {n}" for owner, n in report.not_scored_by_owner.items())
-        yield f"not scored: {_attempts(report.n_not_scored)} not the model's to lose or not to be judged ({owners})"
+        n = report.n_not_scored
+        yield f"not scored: {_attempts(n)} that the model cannot answer for, in no mean; by owner: {owners}"
     if report.n_failures:
         yield (
             f"failed: {_attempts(report.n_failures)} in failures.jsonl and in no number here; "
             "run the same command again to run them again"
         )
     if report.n_duplicates:
-        yield f"warning: {report.n_duplicates} further trajectories of attempts that had one; the first counts"
+        yield f"warning: {report.n_duplicates} trajectories of attempts that have an earlier one are left out"
     if report.pass_at_k:
         yield "pass@k: " + ", ".join(f"pass@{k} {_percent(p)}" for k, p in report.pass_at_k.items())
     yield "ended by: " + ", ".join(f"{reason} {n}" for reason, n in report.stop_reasons.items())
@@ -43,7 +44,8 @@ def summary_lines(report: Report, run_dir: Path) -> Iterator[str]:
 
 
 def _table(report: Report, *, decorated: bool) -> Table:
-    title = f"{report.benchmark}: {_attempts(report.n_trajectories)}, scorer {report.scorer} {report.scorer_version}"
+    scorer = f"scorer {report.scorer} {report.scorer_version}"
+    title = f"{report.benchmark}: {_attempts(report.n_trajectories)}, {scorer}"
     table = Table(
         box=box.SIMPLE_HEAD if decorated else None, title=title, title_justify="left", pad_edge=False
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -17,6 +18,8 @@ from runner.journal import TRAJECTORIES, read_config, read_events, read_failures
 from scoring.errors import RunDirError
 from scoring.score import Report, RunFacts, Score, run_wall_s
 
+logger = logging.getLogger(__name__)
+
 SCORES = "scores.jsonl"
 REPORT = "report.json"
 
@@ -30,6 +33,8 @@ class Run:
     config_hash: str
     benchmark: str
     data: DataOptions
+    benchmark_digest: str | None
+    """Of the samples that were run."""
 
 
 def open_run(run_dir: Path) -> Run:
@@ -60,12 +65,18 @@ def open_run(run_dir: Path) -> Run:
         config_hash=str(stored.get("config_hash", "")),
         benchmark=config["benchmark"],
         data=data,
+        benchmark_digest=(stored.get("settings") or {}).get("benchmark.digest"),
     )
 
 
 def load_benchmark(run: Run) -> Benchmark:
-    """Return the benchmark that was run, as it is now. Raises BenchDataError."""
-    return load(run.benchmark, run.data)
+    """Return the benchmark that was run, as it is now. Blocks. Raises BenchDataError."""
+    benchmark = load(run.benchmark, run.data)
+    if run.benchmark_digest not in (None, benchmark.digest):
+        logger.warning(
+            "%s has changed since the run: samples are scored by the checks that they have now", run.benchmark
+        )
+    return benchmark
 
 
 def run_facts(run: Run, attempts: set[str], n_duplicates: int) -> RunFacts:
