@@ -98,7 +98,7 @@ def _sample(sample: Sample) -> Iterator[str]:
     for message in sample.messages:
         yield from ("", f"-- {message['role']}", str(message["content"]).rstrip())
     yield from ("", "-- files")
-    yield from (f"{file.path}  {len(file.read())} bytes" for file in sample.files)
+    yield from [f"{file.path}  {len(file.read())} bytes" for file in sample.files] or ["none"]
     if sample.check is not None:
         yield from ("", "-- check")
         yield json.dumps(sample.check.model_dump(mode="json"), ensure_ascii=False, indent=2)

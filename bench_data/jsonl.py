@@ -96,6 +96,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _parse(line: str, where: str) -> _SampleRow:
     try:
         data = json.loads(line, object_pairs_hook=_object, parse_constant=_no_constant)
+        if not isinstance(data, dict):
+            raise ValueError(f"a line must be a JSON object, not {line.strip()!r:.80}")
         return _SampleRow.model_validate(data)
     except json.JSONDecodeError as error:
         raise SampleError(f"{where}: not JSON at column {error.colno}: {error.msg}") from error
@@ -112,8 +114,19 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for key, value in pairs:
         if key in result:
             raise ValueError(f"{key}: the key is there twice; remove one")
+        if not isinstance(value, dict) and not _is_text(key, value):
+            raise ValueError(f"{key}: holds half of a surrogate pair, which no file can; got {value!r:.80}")
         result[key] = value
     return result
+
+
+def _is_text(*values: Any) -> bool:
+    """Tell whether the strings can be encoded: JSON's escapes can write what UTF-8 cannot."""
+    try:
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _no_constant(text: str) -> NoReturn:

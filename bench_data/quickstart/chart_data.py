@@ -117,7 +117,7 @@ SOURCES = ("coal", "gas", "hydro", "nuclear", "solar", "wind")
 
 @cache
 def _energy_gwh() -> dict[str, dict[str, int]]:
-    draw = Draw("energy")
+    draw = Draw("energy 2")
     regions = ("East", "Islands", "North", "South", "West")
     return {region: {source: draw.integer(2, 80) * 100 for source in SOURCES} for region in regions}
 

@@ -51,7 +51,7 @@ N_READINGS = 61
 @cache
 def _sensors() -> dict[str, tuple[int, ...]]:
     """Tenths of a bar, reading by reading."""
-    draw = Draw("sensors")
+    draw = Draw("sensors 3")
     levels = {"P1": 120, "P2": 410, "P3": 455, "P4": 800}
     return {
         name: tuple(

@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import random
 import sqlite3
 import zipfile
@@ -54,7 +55,8 @@ class Draw:
 
     def bell(self, mean: float, deviation: float) -> float:
         """Return a number that is about normally distributed (the sum of twelve uniform ones)."""
-        return mean + deviation * (sum(self._random.random() for _ in range(12)) - 6.0)
+        # fsum, because sum() rounds floats differently since Python 3.12.
+        return mean + deviation * (math.fsum(self._random.random() for _ in range(12)) - 6.0)
 
 
 def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> bytes:

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench_data import Benchmark, MissingDataError, SampleError, load
+from bench_data.checks import AnswerNumber
+from bench_data.jsonl import _parse
+
+ASKED = [{"role": "user", "content": "How many lines has data/a.csv?"}]
+
+
+def write(folder: Path, *rows: dict[str, Any] | str) -> Path:
+    path = folder / "tasks.jsonl"
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def load_rows(folder: Path, *rows: dict[str, Any] | str) -> Benchmark:
+    return load(f"jsonl:{write(folder, *rows)}")
+
+
+def row(**keys: Any) -> dict[str, Any]:
+    return {"id": "a", "messages": ASKED, **keys}
+
+
+def test_a_full_line_becomes_a_sample(tmp_path: Path) -> None:
+    """Every key of a line arrives in the sample; a source is read relative to the JSONL file."""
+    (tmp_path / "a.csv").write_bytes(b"x\n1\n")
+    files = [{"path": "data/a.csv", "source": "a.csv"}, {"path": "notes.txt", "text": "für 价"}]
+    solution = {"cells": ["print(2)"], "answer": "Answer: {last_line}"}
+    check = {"kind": "answer_number", "value": 2}
+    benchmark = load_rows(
+        tmp_path,
+        row(files=files, category="c", check=check, reference=solution, decoy=solution, metadata={"n": [1]}),
+    )
+    (sample,) = benchmark.samples
+    assert [(file.path, file.read()) for file in sample.files] == [
+        ("data/a.csv", b"x\n1\n"),
+        ("notes.txt", "für 价".encode()),
+    ]
+    assert sample.messages == tuple(ASKED)
+    assert sample.check == AnswerNumber(value=2)
+    assert sample.reference is not None
+    assert sample.reference.cells == ("print(2)",)
+    assert (sample.category, sample.metadata, benchmark.protocol) == ("c", {"n": [1]}, "fenced")
+
+
+def test_blank_lines_and_a_byte_order_mark_do_not_count(tmp_path: Path) -> None:
+    """Blank lines are skipped but numbered, and a BOM is no part of the first line."""
+    path = write(tmp_path, row(), "", "  ", row(id="b"))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert [sample.id for sample in load(f"jsonl:{path}").samples] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", "not JSON at column"),
+        ("[1]", "a line must be a JSON object"),
+        ('{"id": "a", "id": "b"}', "id: the key is there twice"),
+        ('{"id": NaN}', "NaN is not JSON"),
+        ('{"id": ' + "[" * 100_000, "recursion"),
+        ('{"id": ' + "1" * 5_000 + "}", "limit"),
+        ('{"id": "\\ud800"}', "id: holds half of a surrogate pair"),
+        ({"messages": ASKED}, "id: Field required"),
+        ({"id": "a"}, "messages: Field required"),
+        ({"id": "a", "messages": []}, "messages: List should have at least 1 item"),
+        (row(id="a/b"), "id: sample id 'a/b' cannot be a folder name"),
+        (row(id=7), "id: Input should be a valid string (got 7)"),
+        (row(colour="red"), "colour: Extra inputs are not permitted (got 'red')"),
+        (row(messages=[{"role": "robot", "content": ""}]), "messages.0.role: Input should be"),
+        (row(check={"kind": "vibes"}), "check: Input tag 'vibes'"),
+        (row(check={"kind": "answer_number", "value": "x"}), "check.answer_number.value: Input should be"),
+        (row(check={"kind": "answer_number", "value": 1, "tol": 2}), "check.answer_number.tol: Extra inputs"),
+        (row(reference={"cells": [], "answer": ""}), "reference.cells: List should have at least 1 item"),
+        (row(files=[{"path": "/etc/a", "text": ""}]), "files.0.path: '/etc/a' must be a file below"),
+        (row(files=[{"path": "a/../../b", "text": ""}]), "files.0.path: 'a/../../b' must be a file below"),
+        (row(files=[{"path": "a\\b", "text": ""}]), "files.0.path: 'a\\\\b' must be a file below"),
+        (row(files=[{"path": ".", "text": ""}]), "files.0.path: '.' must be a file below"),
+        (row(files=[{"path": "a"}]), "files.0: 'a' needs one of source (a file) and text"),
+        (row(files=[{"path": "a", "text": "", "source": "x"}]), "files.0: 'a' needs one of source"),
+        (
+            row(files=[{"path": "a", "source": "gone.csv"}]),
+            "gone.csv is not a readable file; sources are rel",
+        ),
+        (
+            row(files=[{"path": "a", "text": ""}, {"path": "./a", "text": ""}]),
+            "files.1.path: './a' is in files",
+        ),
+        (row(id="first"), "id: 'first' is already on line 1; ids must differ"),
+    ],
+)
+def test_bad_lines_name_file_line_and_key(tmp_path: Path, line: dict[str, Any] | str, words: str) -> None:
+    """Each wrong line gives one message that starts with FILE:LINE and names the key."""
+    path = write(tmp_path, row(id="first"), line)
+    with pytest.raises(SampleError) as caught:
+        load(f"jsonl:{path}")
+    assert str(caught.value).startswith(f"{path}:2: ")
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
+def test_other_encodings_are_refused(tmp_path: Path) -> None:
+    """A line that is not UTF-8 is named."""
+    path = tmp_path / "tasks.jsonl"
+    path.write_bytes(json.dumps(row()).encode() + b'\n{"id": "M\xfcller"}\n')
+    with pytest.raises(SampleError, match=r"tasks\.jsonl:2: not UTF-8 at byte 9"):
+        load(f"jsonl:{path}")
+
+
+@pytest.mark.parametrize("name", ["gone.jsonl", "."])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    """A file that is not there, or is a folder, gives a message with its name."""
+    with pytest.raises(MissingDataError, match="no such file; jsonl:FILE needs"):
+        load(f"jsonl:{tmp_path / name}")
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    """No samples is an error, not a run of nothing."""
+    with pytest.raises(SampleError, match="holds no samples"):
+        load_rows(tmp_path, "")
+
+
+def test_the_digest_follows_what_samples_say(tmp_path: Path) -> None:
+    """Ids, messages, file bytes and checks change the digest; references and metadata do not."""
+    source = tmp_path / "a.csv"
+    source.write_bytes(b"1")
+    files = [{"path": "a.csv", "source": "a.csv"}]
+    digest = load_rows(tmp_path, row(files=files)).digest
+    solution = {"cells": ["1"], "answer": "2"}
+    assert load_rows(tmp_path, row(files=files, reference=solution, metadata={"a": 1})).digest == digest
+    assert load_rows(tmp_path, row(files=files, id="b")).digest != digest
+    assert load_rows(tmp_path, row(files=files, check={"kind": "answer_number", "value": 1})).digest != digest
+    assert load_rows(tmp_path, row(files=files, messages=[*ASKED, *ASKED])).digest != digest
+    source.write_bytes(b"2")
+    assert load_rows(tmp_path, row(files=files)).digest != digest
+
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = st.sampled_from(
+    ["id", "messages", "category", "files", "check", "reference", "decoy", "metadata", "x"]
+)
+
+
+@given(st.text() | st.dictionaries(KEYS, json_values).map(json.dumps))
+def test_any_line_is_a_row_or_a_sample_error(line: str) -> None:
+    """No text whatever raises anything but SampleError."""
+    try:
+        _parse(line, "f:1")
+    except SampleError as error:
+        message = str(error)
+    else:
+        return
+    assert message.startswith("f:1: ")
