@@ -9,7 +9,7 @@ from pathlib import Path
 import openpyxl
 import pytest
 
-from bench_data.quickstart.inputs import Draw, csv_bytes, sqlite_bytes, xlsx_bytes
+from bench_data.quickstart.inputs import Cell, Draw, csv_bytes, sqlite_bytes, xlsx_bytes
 
 
 def test_draws_depend_on_the_name_alone() -> None:
@@ -41,7 +41,11 @@ def test_csv_quotes_and_leaves_missing_fields_empty() -> None:
 
 def test_a_workbook_reads_back_with_its_types() -> None:
     """Sheets, numbers, text, gaps and real dates are there for openpyxl, without a warning."""
-    rows = [("day", "°C", "note"), (date(2022, 3, 1), -1.5, "a < b & c"), (date(1999, 12, 31), None, "ß")]
+    rows: list[tuple[Cell, ...]] = [
+        ("day", "°C", "note"),
+        (date(2022, 3, 1), -1.5, "a < b & c"),
+        (date(1999, 12, 31), None, "ß"),
+    ]
     book = openpyxl.load_workbook(io.BytesIO(xlsx_bytes({"One & all": rows, "Two": [(7,)]})))
     assert book.sheetnames == ["One & all", "Two"]
     assert list(book["One & all"].values) == [
