@@ -74,8 +74,9 @@ def _samples(benchmark: Benchmark) -> Iterator[str]:
 
 
 def _first_words(sample: Sample) -> str:
-    asked = next((message for message in sample.messages if message["role"] == "user"), sample.messages[0])
-    return shorten(str(asked["content"]), MAX_WORDS, placeholder=" ...")
+    # The last user message is the task: PyBench's first one lists files, examples come before it too.
+    asked = [message for message in sample.messages if message["role"] == "user"] or sample.messages
+    return shorten(str(asked[-1]["content"]), MAX_WORDS, placeholder=" ...")
 
 
 def _show(spec: str, options: DataOptions) -> Iterator[str]:
