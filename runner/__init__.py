@@ -1,0 +1,1 @@
+"""Online: samples in, trajectories out. The command is `python -m runner`."""

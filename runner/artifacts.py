@@ -1,0 +1,86 @@
+"""What the journal keeps of an observation: text inline, pictures as files beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from runner.errors import write_error
+from runner.records import ArtifactRecord
+from sandbox_pool import Observation
+from sandbox_pool.observation import Display, Result
+
+PICTURES_FOLDER = "displayed"
+"""Where pictures that cells displayed lie, in the folder of an attempt's artifacts."""
+
+SUFFIXES = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "image/svg+xml": "svg"}
+
+
+def observation_record(
+    observation: Observation, artifacts_dir: Path, prefix: str, n_turn: int
+) -> tuple[dict[str, Any], list[ArtifactRecord]]:
+    """Write the pictures of an observation to `artifacts_dir`, synced; return its record and theirs.
+
+    `n_turn` counts from 1 and is part of the pictures' names. Blocks: call it in a thread.
+    """
+    pictures: list[ArtifactRecord] = []
+    outputs: list[dict[str, Any]] = []
+    for output in observation.outputs:
+        if isinstance(output, Result | Display):
+            data = _without_bytes(output.data, artifacts_dir, prefix, n_turn, pictures)
+            outputs.append({"type": output.type, "data": data})
+        else:
+            outputs.append(asdict(output))
+    record = {
+        "status": observation.status,
+        "outputs": outputs,
+        "limits_hit": observation.limits_hit,
+        "truncated": observation.truncated,
+        "duration_s": observation.duration_s,
+        "n_output_bytes": observation.n_output_bytes,
+        "kernel_alive": observation.kernel_alive,
+    }
+    return record, pictures
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into the JournalError that ends the run: its disk cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file and wait until it is on disk. Makes the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _without_bytes(
+    data: Mapping[str, str | bytes],
+    artifacts_dir: Path,
+    prefix: str,
+    n_turn: int,
+    pictures: list[ArtifactRecord],
+) -> dict[str, Any]:
+    record: dict[str, Any] = {}
+    for mime, value in data.items():
+        if isinstance(value, str):
+            record[mime] = value
+            continue
+        name = f"{PICTURES_FOLDER}/turn{n_turn:03d}-{len(pictures) + 1}.{SUFFIXES.get(mime, 'bin')}"
+        write_synced(artifacts_dir / name, value)
+        artifact = ArtifactRecord(f"{prefix}/{name}", len(value), hashlib.sha256(value).hexdigest())
+        pictures.append(artifact)
+        record[mime] = {"path": artifact.path, "bytes": artifact.bytes, "sha256": artifact.sha256}
+    return record

@@ -1,0 +1,203 @@
+"""One run of a benchmark: load it, check everything, open the run directory, drive it to the end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench_data import Benchmark, Sample, load
+from runner.config import RunConfig
+from runner.errors import JournalError
+from runner.factory import build_model, build_protocol, system_prompt
+from runner.journal import Journal, read_trajectories
+from runner.models import ModelClient, ScriptedClient
+from runner.plan import attempts, select_samples
+from runner.progress import watch
+from runner.protocols import Protocol
+from runner.records import attempt_id
+from runner.resume import RunRecord, check_same_run, run_record
+from runner.rollout import RolloutSettings
+from runner.scheduler import RunIdentity, Scheduler, SchedulerStatistics, idle_statistics
+from sandbox_pool import SandboxPool
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A run that is ready to begin: everything that the user named was found and is sound."""
+
+    config: RunConfig
+    benchmark: Benchmark
+    samples: list[Sample]
+    protocol: Protocol
+    model: ModelClient
+    run_dir: Path
+
+    @property
+    def n_attempts(self) -> int:
+        """How many attempts the whole run is made of, done or not."""
+        return len(self.samples) * self.config.epochs
+
+    def done(self) -> set[str]:
+        """Return the attempts of this run that have a line. Reads the journal; raises JournalError."""
+        wanted = {attempt_id(s.id, e + 1) for s in self.samples for e in range(self.config.epochs)}
+        return wanted & {row["attempt"] for row in read_trajectories(self.run_dir)}
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What one process did of a run."""
+
+    run_dir: Path
+    n_done_before: int
+    statistics: SchedulerStatistics
+    signal_number: int | None
+    """The signal that ended it early, or None."""
+
+
+def prepare(config: RunConfig) -> Batch:
+    """Load and check all that a run needs, without touching the run directory or a server.
+
+    Raises:
+        ConfigError, BenchDataError: names what is wrong and what to do.
+    """
+    benchmark = load(config.benchmark, config.data)
+    samples = select_samples(benchmark.samples, config)
+    protocol = build_protocol(config, benchmark)
+    model = build_model(config, protocol)
+    if isinstance(model, ScriptedClient):
+        model.require_scripts(samples)
+    run_dir = config.run_dir or default_run_dir(config)
+    return Batch(config, benchmark, samples, protocol, model, run_dir)
+
+
+async def run_batch(batch: Batch, console: Console) -> RunSummary:
+    """Run what is not done yet. SIGINT and SIGTERM drain; progress goes to the console.
+
+    Raises:
+        ConfigError, ModelError, SandboxError: the run could not begin; nothing was lost.
+        JournalError: the run directory cannot be read or written; what has a line is kept.
+    """
+    done = batch.done()
+    async with aclosing_client(batch.model):
+        if len(done) < batch.n_attempts:
+            await batch.model.start()
+        async with SandboxPool(batch.config.sandbox) as pool:
+            record = run_record(
+                batch.config, batch.benchmark, batch.model, batch.protocol, pool.capabilities()
+            )
+            check_same_run(batch.run_dir, record)
+            with Journal(batch.run_dir) as journal:
+                return await _run_open(batch, record, journal, pool, console)
+
+
+async def _run_open(
+    batch: Batch, record: RunRecord, journal: Journal, pool: SandboxPool, console: Console
+) -> RunSummary:
+    config = batch.config
+    n_done = batch.n_attempts - sum(1 for _ in attempts(batch.samples, config.epochs, journal.done))
+    if n_done == batch.n_attempts:
+        return RunSummary(batch.run_dir, n_done, idle_statistics(), None)
+    data = record.as_json(batch.run_dir)
+    journal.write_config(data)
+    scheduler = Scheduler(
+        RolloutSettings(
+            model=batch.model,
+            protocol=batch.protocol,
+            pool=pool,
+            limits=config.limits,
+            system_prompt=system_prompt(config, batch.protocol),
+            merge_user_messages=config.protocol.merge_user_messages,
+            artifact_globs=config.artifacts,
+        ),
+        RunIdentity(
+            run_id=data["run_id"],
+            config_hash=record.config_hash,
+            benchmark=config.benchmark,
+            model=batch.model.name,
+            protocol=batch.protocol.name,
+            kernel=str(record.sandbox.get("kernel", "")),
+            tier=str(record.sandbox.get("tier", "")),
+            host=socket.gethostname(),
+            seed=config.seed,
+        ),
+        journal,
+        concurrency=config.concurrency,
+        n_total=batch.n_attempts - n_done,
+        grace_s=config.grace_s,
+    )
+    journal.event("run_started", n_attempts=batch.n_attempts, n_done_before=n_done, argv=sys.argv[1:])
+    began_at = time.perf_counter()
+    with draining_on_signals(scheduler) as received:
+        try:
+            await _run_watched(scheduler, batch, journal, console)
+        finally:
+            statistics = scheduler.statistics()
+            _try_event(
+                journal,
+                "run_finished",
+                wall_s=time.perf_counter() - began_at,
+                n_finished=statistics.n_finished,
+                n_failed=statistics.n_failed,
+                signal=received() and signal.Signals(received() or 0).name,
+            )
+    return RunSummary(batch.run_dir, n_done, statistics, received())
+
+
+async def _run_watched(scheduler: Scheduler, batch: Batch, journal: Journal, console: Console) -> None:
+    watcher = asyncio.create_task(watch(scheduler.statistics, console))
+    try:
+        await scheduler.run(attempts(batch.samples, batch.config.epochs, frozenset(journal.done)))
+    finally:
+        watcher.cancel()
+        await asyncio.wait([watcher])
+
+
+def _try_event(journal: Journal, name: str, **details: Any) -> None:
+    with suppress(JournalError):  # the run ends with the error that came first
+        journal.event(name, **details)
+
+
+@contextmanager
+def draining_on_signals(scheduler: Scheduler) -> Iterator[Callable[[], int | None]]:
+    """Drain on SIGINT and SIGTERM while the block runs; yields what returns the first signal received."""
+    received: list[int] = []
+
+    def on_signal(number: int) -> None:
+        received.append(number)
+        scheduler.drain()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        yield lambda: received[0] if received else None
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def aclosing_client(model: ModelClient) -> aclosing[Any]:
+    """Close a model client at the end of a block."""
+
+    class _Closer:
+        async def aclose(self) -> None:
+            await model.close()
+
+    return aclosing(_Closer())
+
+
+def default_run_dir(config: RunConfig) -> Path:
+    """Return a new folder below `runs/`, named for the time and what is run."""
+    what = f"{config.benchmark}-{config.model.client}".replace("jsonl:", "")
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in Path(what).name)[:60]
+    return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"

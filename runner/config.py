@@ -1,0 +1,277 @@
+"""RunConfig: everything that a run depends on, checked before any work is done.
+
+Order of precedence: defaults, config file, `--set key.path=value`, explicit options. No environment
+variable changes a run; secrets are read from the one that `model.api_key_env` names.
+Paths are relative to the current folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from bench_data import DataOptions
+from runner.errors import ConfigError
+from sandbox_pool import PoolConfig
+
+
+class ConfigModel(BaseModel):
+    """Strict: an unknown key is an error that names it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(ConfigModel):
+    """Who answers. In YAML a bare string stands for `client`."""
+
+    client: str = "oracle"
+    """`openai:URL`, `replay:FILE`, `oracle`, `decoy` or `nop`."""
+
+    name: str | None = None
+    """The model's name in requests; when unset, the only one that the server lists."""
+
+    request: dict[str, Any] = {}
+    """Merged verbatim into the request body: temperature, max_tokens, top_p, stop, ..."""
+
+    headers: dict[str, str] = {}
+    """Sent with every request. Their values are not written to the run directory."""
+
+    api_key_env: str | None = None
+    """The environment variable that holds the API key; None: no Authorization header."""
+
+    timeout_s: float = Field(default=600.0, gt=0)
+    """For one request, from sending it to the last byte of the answer."""
+
+    max_retries: int = Field(default=6, ge=0)
+    """Further tries of a request after a connection error, 408, 429, 5xx or an unreadable answer."""
+
+    max_backoff_s: float = Field(default=30.0, ge=0)
+    """Longest wait between two tries, unless the server's Retry-After asks for more."""
+
+
+class Truncation(ConfigModel):
+    """How much of an observation the model is shown."""
+
+    head_chars: int = Field(ge=0)
+    tail_chars: int = Field(ge=0)
+
+
+class ProtocolConfig(ConfigModel):
+    """How the model writes an action and is told the observation."""
+
+    kind: Literal["fenced", "execute_tag"] | None = None
+    """None: the one that the benchmark is written for."""
+
+    system_prompt: str | None = None
+    """None: the protocol's own. An empty string sends no system message."""
+
+    truncation: Literal["default", "off"] | Truncation = "default"
+    """Of observations; the default is the protocol's own."""
+
+    merge_user_messages: bool = True
+    """Join consecutive user messages with a blank line: strict chat templates reject two in a row."""
+
+
+class Limits(ConfigModel):
+    """When a trajectory ends that does not end by itself."""
+
+    max_turns: int = Field(default=10, ge=1)
+    time_s: float = Field(default=1800.0, gt=0)
+    """Wall time of a trajectory, less what it waited for a sandbox."""
+
+    max_total_tokens: int | None = Field(default=None, ge=1)
+    """Prompt and completion tokens, summed over all calls of a trajectory."""
+
+    cell_s: float = Field(default=60.0, gt=0)
+    """Wall time of one cell: then it is interrupted, and killed if that does not help."""
+
+    max_tries: int = Field(default=3, ge=1)
+    """How often an attempt is begun anew when a sandbox or the engine failed."""
+
+
+class RunConfig(ConfigModel):
+    """One run."""
+
+    benchmark: str = "quickstart"
+    """`quickstart`, `pybench` or `jsonl:FILE`; `python -m bench_data list` names all."""
+
+    data: DataOptions = DataOptions()
+    model: ModelConfig = ModelConfig()
+    protocol: ProtocolConfig = ProtocolConfig()
+    limits: Limits = Limits()
+    sandbox: PoolConfig = PoolConfig()
+    artifacts: tuple[str, ...] = ("output/**",)
+    """Which files of the working directory are kept, as globs."""
+
+    concurrency: int = Field(default=16, ge=1)
+    """Trajectories in flight."""
+
+    epochs: int = Field(default=1, ge=1)
+    """Attempts per sample."""
+
+    limit: int | None = Field(default=None, ge=1)
+    """Run only so many samples."""
+
+    samples: str | None = None
+    """Run only samples whose id matches this glob."""
+
+    shuffle: int | None = None
+    """Seed of the order; None: the benchmark's own order."""
+
+    seed: int = 0
+    """The seed of each attempt is derived from this one and recorded."""
+
+    run_dir: Path | None = None
+    """None: a new folder below `runs/`."""
+
+    grace_s: float = Field(default=30.0, ge=0)
+    """How long running trajectories may go on after SIGINT or SIGTERM."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _model_shorthand(cls, data: Any) -> Any:
+        """Let `model: oracle` stand for `model: {client: oracle}`."""
+        if isinstance(data, Mapping) and isinstance(data.get("model"), str):
+            return {**data, "model": {"client": data["model"]}}
+        return data
+
+    @field_validator("artifacts")
+    @classmethod
+    def _relative_globs(cls, globs: tuple[str, ...]) -> tuple[str, ...]:
+        for glob in globs:
+            if glob.startswith("/") or ".." in glob.split("/"):
+                raise ValueError(f"{glob!r} leaves the working directory")
+        return globs
+
+
+OPERATIONAL = frozenset(
+    {
+        "concurrency", "epochs", "limit", "samples", "shuffle", "run_dir", "grace_s",
+        "model.headers", "model.api_key_env", "model.timeout_s", "model.max_retries", "model.max_backoff_s",
+        "limits.max_tries", "data.root", "data.strict",
+        "sandbox.max_sandboxes", "sandbox.min_idle", "sandbox.max_starting", "sandbox.acquire_timeout_s",
+        "sandbox.start_timeout_s", "sandbox.python", "sandbox.scratch",
+    }
+)  # fmt: skip
+"""Keys that change how fast or how much is run, not what a trajectory is: a resume may change them."""
+
+
+def load_config(path: Path | None, overrides: Mapping[str, Any]) -> RunConfig:
+    """Read a config file (None: all defaults), lay overrides (`a.b` -> value) over it, check it.
+
+    Raises:
+        ConfigError: names the file, the line or the key, the value and what is allowed.
+    """
+    data = _read_yaml_file(path) if path else {}
+    for key, value in overrides.items():
+        _set_key(data, key, value)
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        where = f"{path}: " if path else ""
+        raise ConfigError(where + _first_problem(error)) from error
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Split `key.path=value`; the value is read as YAML 1.2. Raises ConfigError."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {text!r}: write key.path=value, for example --set limits.max_turns=5")
+    return key, parse_yaml(value, source=f"--set {key}")
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Parse one YAML 1.2 document. Raises ConfigError that names the source and the line."""
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(f"{source}{line}: {problem}") from error
+
+
+def hashable_settings(config: RunConfig) -> dict[str, Any]:
+    """Return the settings that decide what a trajectory is, flat: `a.b` -> JSON value."""
+    flat = flatten(config.model_dump(mode="json"))
+    # Where a server listens does not change what the model says: the next night may use another.
+    flat["model.client"] = flat["model.client"].partition(":")[0]
+    return {k: v for k, v in flat.items() if not any(k == o or k.startswith(o + ".") for o in OPERATIONAL)}
+
+
+def config_hash(settings: Mapping[str, Any]) -> str:
+    """Return a short name for a set of settings."""
+    return hashlib.sha256(orjson.dumps(settings, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+def public_config(config: RunConfig) -> dict[str, Any]:
+    """Return the config as JSON for the run directory, without the values of headers."""
+    data = config.model_dump(mode="json")
+    data["model"]["headers"] = dict.fromkeys(config.model.headers, "(not recorded)")
+    return data
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one mapping of dotted keys; lists and empty mappings are values."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _read_yaml_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"config file {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config file {path}: not UTF-8 at byte {error.start}") from error
+    data = parse_yaml(text, source=str(path))
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"config file {path}: the top level must be a mapping, found {type(data).__name__}")
+    return data
+
+
+def _set_key(data: dict[str, Any], key: str, value: Any) -> None:
+    parts = key.split(".")
+    for depth, part in enumerate(parts[:-1]):
+        child = data.get(part)
+        if part == "model" and isinstance(child, str):
+            child = {"client": child}
+        if child is None:
+            child = {}
+        if not isinstance(child, dict):
+            raise ConfigError(f"{key}: {'.'.join(parts[: depth + 1])} is {child!r}, not a mapping")
+        data[part] = child
+        data = child
+    data[parts[-1]] = value
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key}{_known_keys(first['loc'])}{more}"
+    return f"{key}: {first['msg']}, got {first['input']!r}{more}"
+
+
+def _known_keys(location: Sequence[int | str]) -> str:
+    model: Any = RunConfig
+    for part in location[:-1]:
+        found = model.model_fields.get(str(part)) if hasattr(model, "model_fields") else None
+        model = found.annotation if found else None
+    fields = getattr(model, "model_fields", None)
+    return f"; known here: {', '.join(fields)}" if fields else ""

@@ -1,0 +1,67 @@
+"""What can go wrong in a run.
+
+RunnerError
+├── ConfigError (ValueError)   the command line or the config file; names the key
+│   └── RunMismatch            the run directory holds a run of another configuration
+├── JournalError               a file of the run directory cannot be read or written
+└── ModelError                 the model server did not give a completion
+    ├── ContextOverflow        the conversation no longer fits the model's window
+    ├── ModelRefused           the server refused the request for good (4xx)
+    ├── ModelUnavailable       no usable answer after all retries: the engine's fault
+    └── ReplayEnded            a recorded run has no further message
+
+What the model does wrong is none of these: it is a StopReason (records.py) or an Observation.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class RunnerError(Exception):
+    """Base of all errors of the runner; its message is fit to show to a user."""
+
+
+class ConfigError(RunnerError, ValueError):
+    """The command line or the config file asks for something that cannot be done."""
+
+
+class RunMismatch(ConfigError):  # noqa: N818 - named for the state, as in anyio
+    """Resuming would mix results of two configurations in one run directory."""
+
+
+class JournalError(RunnerError):
+    """A file of the run directory is unreadable, foreign, locked or cannot be written."""
+
+
+class ModelError(RunnerError):
+    """The model gave no completion."""
+
+
+class ContextOverflow(ModelError):  # noqa: N818 - named for the state, as in anyio
+    """The conversation and the reply do not fit the model's context window."""
+
+
+class ModelRefused(ModelError):  # noqa: N818 - named for the state, as in anyio
+    """The server refused the request; the same request would be refused again."""
+
+
+class ModelUnavailable(ModelError):  # noqa: N818 - named for the state, as in anyio
+    """The server gave no usable answer after all retries."""
+
+
+class ReplayEnded(ModelError):  # noqa: N818 - named for the state, as in anyio
+    """A recorded run holds no further message for this attempt."""
+
+
+def write_error(path: Path, error: OSError) -> JournalError:
+    """Return the error for a file of the run directory that cannot be written."""
+    remedy = (
+        "free some space and run the same command again: finished trajectories are kept"
+        if error.errno in DISK_FULL
+        else "check that the folder exists and may be written"
+    )
+    return JournalError(f"cannot write {path}: {error.strerror or error}; {remedy}")

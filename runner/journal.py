@@ -1,0 +1,312 @@
+"""The run directory: finished attempts as JSON lines, durable and torn-line-safe.
+
+A line of `trajectories.jsonl` means that every file it names is on disk: artifacts are written and
+synced first. Each line is one write, flushed at once and synced every `sync_interval_s`: a killed
+process loses nothing that was finished, a lost machine at most that interval. A torn last line is cut
+off when the run directory is opened again, and only its attempt runs again.
+
+Reading (`read_*`) needs no lock and no writer, and is all that scoring uses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+
+from runner.encoding import encode_line
+from runner.errors import JournalError, write_error
+from runner.records import Trajectory
+
+CONFIG = "config.json"
+TRAJECTORIES = "trajectories.jsonl"
+FAILURES = "failures.jsonl"
+EVENTS = "events.log"
+ARTIFACTS = "artifacts"
+LOCK = ".lock"
+
+
+class AppendOnlyFile:
+    """A file of JSON lines with one writer. Thread-safe; blocks."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._dirty = False
+
+    def append(self, line: bytes) -> None:
+        """Write one line whole, or raise JournalError and leave the file as it was."""
+        with self._lock:
+            size = os.fstat(self._fd).st_size
+            try:
+                n_written = 0
+                while n_written < len(line):
+                    n_written += os.write(self._fd, line[n_written:])
+            except OSError as error:
+                os.ftruncate(self._fd, size)
+                raise write_error(self.path, error) from error
+            self._dirty = True
+
+    def sync(self) -> None:
+        """Wait until all lines are on disk. Does nothing when they are."""
+        with self._lock:
+            if not self._dirty:
+                return
+            self._dirty = False
+            try:
+                os.fsync(self._fd)
+            except OSError as error:
+                raise write_error(self.path, error) from error
+
+    def close(self) -> None:
+        """Sync and close. Idempotent."""
+        if self._fd >= 0:
+            try:
+                self.sync()
+            finally:
+                os.close(self._fd)
+                self._fd = -1
+
+
+class Journal:
+    """The writer of one run directory; `open` takes its lock, so that there is one at a time."""
+
+    def __init__(self, run_dir: Path, sync_interval_s: float = 1.0) -> None:
+        self.run_dir = run_dir
+        self._sync_interval_s = sync_interval_s
+        self._stop_syncing = threading.Event()
+        self._sync_error: JournalError | None = None
+        self.done: set[str] = set()
+        """Attempts that have a line, by name."""
+
+    def __enter__(self) -> Self:
+        """Lock, repair and read the run directory, and begin to sync it.
+
+        Raises:
+            JournalError: another runner holds it, it is not writable, or a line that is not the last
+                cannot be read; names file and line.
+        """
+        try:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            self._lock_fd = os.open(self.run_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise write_error(self.run_dir, error) from error
+        try:
+            self._take_lock()
+            n_torn_bytes = sum(repair_torn_line(self.run_dir / n) for n in (TRAJECTORIES, FAILURES, EVENTS))
+            self.done = {row["attempt"] for row in read_trajectories(self.run_dir)}
+            self._trajectories = AppendOnlyFile(self.run_dir / TRAJECTORIES)
+            self._failures = AppendOnlyFile(self.run_dir / FAILURES)
+            self._events = AppendOnlyFile(self.run_dir / EVENTS)
+        except BaseException:
+            os.close(self._lock_fd)
+            raise
+        if n_torn_bytes:
+            self.event("torn_line_repaired", n_bytes=n_torn_bytes)
+        self._syncer = threading.Thread(target=self._sync_often, name="journal-sync", daemon=True)
+        self._syncer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Sync and close everything."""
+        self._stop_syncing.set()
+        self._syncer.join()
+        try:
+            for file in (self._trajectories, self._failures, self._events):
+                file.close()
+        finally:
+            os.close(self._lock_fd)
+
+    async def append(self, trajectory: Trajectory) -> None:
+        """Append a finished attempt; its artifacts must be on disk already.
+
+        The write is not cut short by cancellation. Raises JournalError, also when an earlier line
+        could not be synced.
+        """
+        assert trajectory.attempt not in self.done, f"{trajectory.attempt} has a line already"
+        await self._append(self._trajectories, trajectory)
+        self.done.add(trajectory.attempt)
+
+    async def append_failure(self, trajectory: Trajectory) -> None:
+        """Append an attempt that failed by our fault or was cancelled; a resume runs it again."""
+        await self._append(self._failures, trajectory)
+
+    def event(self, name: str, **details: Any) -> None:
+        """Append what happened to the run itself."""
+        self._events.append(encode_line({"at": time.time(), "event": name, **details}))
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write `config.json`, whole or not at all."""
+        path = self.run_dir / CONFIG
+        temporary = path.with_suffix(".tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.write(orjson.dumps(config, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError as error:
+            raise write_error(path, error) from error
+
+    def artifacts_dir(self, sample_id: str, epoch: int) -> tuple[Path, str]:
+        """Return the empty folder of an attempt's artifacts, and its name below the run directory.
+
+        What an earlier try or a killed run left there is removed. Blocks.
+        """
+        name = f"{ARTIFACTS}/{sample_id}/{epoch}"
+        path = self.run_dir / name
+        shutil.rmtree(path, ignore_errors=True)
+        return path, name
+
+    async def _append(self, file: AppendOnlyFile, trajectory: Trajectory) -> None:
+        if self._sync_error is not None:
+            raise self._sync_error
+        writing = asyncio.ensure_future(asyncio.to_thread(_encode_and_append, file, trajectory))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await writing
+            raise
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise JournalError(
+                f"{self.run_dir} is in use by another runner; wait for it, or choose another --run-dir"
+            ) from error
+
+    def _sync_often(self) -> None:
+        while not self._stop_syncing.wait(self._sync_interval_s):
+            try:
+                for file in (self._trajectories, self._failures, self._events):
+                    file.sync()
+            except JournalError as error:
+                self._sync_error = error
+                return
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """Return `config.json`. Raises JournalError when it is missing or not readable."""
+    path = run_dir / CONFIG
+    try:
+        config = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise JournalError(f"{path}: {error.strerror}; is {run_dir} a run directory?") from error
+    except orjson.JSONDecodeError as error:
+        raise JournalError(f"{path}: not JSON ({error})") from error
+    if not isinstance(config, dict) or "run_id" not in config:
+        raise JournalError(f"{path}: not the config of a run (no run_id)")
+    return config
+
+
+def read_trajectories(run_dir: Path) -> Iterator[dict[str, Any]]:
+    """Yield the finished attempts, one at a time, in order of completion. A torn last line is left out.
+
+    Raises:
+        JournalError: a line that is not the last is not JSON, or is no trajectory; names the line.
+    """
+    yield from read_lines(run_dir / TRAJECTORIES, required=("attempt", "sample_id", "epoch", "stop_reason"))
+
+
+def read_failures(run_dir: Path) -> Iterator[dict[str, Any]]:
+    """Yield the attempts that failed by our fault or were cancelled, as `read_trajectories` does."""
+    yield from read_lines(run_dir / FAILURES, required=("attempt", "stop_reason"))
+
+
+def read_events(run_dir: Path) -> Iterator[dict[str, Any]]:
+    """Yield the events of a run, as `read_trajectories` does."""
+    yield from read_lines(run_dir / EVENTS, required=("at", "event"))
+
+
+def read_lines(path: Path, required: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects of a file, one a line; nothing if there is no file.
+
+    Raises:
+        JournalError: a whole line is not JSON or lacks a required key; names file and line.
+    """
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise JournalError(f"{path}: {error.strerror}") from error
+    with file:
+        for number, line in enumerate(file, start=1):
+            if line.endswith(b"\n"):
+                yield _parse_line(line, f"{path}:{number}", required)
+
+
+def repair_torn_line(path: Path) -> int:
+    """Cut a last line that was not written whole. Return how many bytes were cut. Blocks.
+
+    A last line that ends without a newline, or (after a power cut) holds NUL bytes, is torn.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise JournalError(f"{path}: {error.strerror}") from error
+    try:
+        size = os.fstat(fd).st_size
+        keep = _end_of_whole_lines(fd, size)
+        if keep < size:
+            os.ftruncate(fd, keep)
+            os.fsync(fd)
+        return size - keep
+    finally:
+        os.close(fd)
+
+
+def _end_of_whole_lines(fd: int, size: int) -> int:
+    end = size
+    while end > 0:
+        start = _line_start(fd, end)
+        line = os.pread(fd, end - start, start)
+        if line.endswith(b"\n") and b"\0" not in line:
+            return end
+        end = start
+    return 0
+
+
+def _line_start(fd: int, end: int, chunk_bytes: int = 1 << 16) -> int:
+    """Return where the line that ends at `end` (its newline, if any, included) begins."""
+    position = end - 1  # the line's own newline does not count
+    while position > 0:
+        begin = max(0, position - chunk_bytes)
+        found = os.pread(fd, position - begin, begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        position = begin
+    return 0
+
+
+def _parse_line(line: bytes, where: str, required: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise JournalError(
+            f"{where}: not JSON ({error}); the file was changed by something else. "
+            f"Remove that line to run its attempt again, or choose another --run-dir"
+        ) from error
+    missing = [key for key in required if key not in row] if isinstance(row, dict) else list(required)
+    if missing:
+        raise JournalError(f"{where}: no line of ours, it has no {missing[0]!r}; choose another --run-dir")
+    return row  # type: ignore[no-any-return]  # a dict, by the check above
+
+
+def _encode_and_append(file: AppendOnlyFile, trajectory: Trajectory) -> None:
+    file.append(encode_line(trajectory))

@@ -1,0 +1,16 @@
+"""Who answers: an OpenAI-compatible server, a recorded run, or a script."""
+
+from runner.models.base import Completion, ModelClient, ModelRequest
+from runner.models.openai import OpenAIClient
+from runner.models.replay import ReplayClient
+from runner.models.scripted import NopClient, ScriptedClient
+
+__all__ = [
+    "Completion",
+    "ModelClient",
+    "ModelRequest",
+    "NopClient",
+    "OpenAIClient",
+    "ReplayClient",
+    "ScriptedClient",
+]

@@ -1,0 +1,100 @@
+"""Reading what a chat completion server answers. Pure; never trusts the shape of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from runner.models.base import Completion
+from runner.records import Usage
+
+OVERFLOW_SIGNS = (
+    "maximum context length",  # OpenAI, vLLM, Ray Serve LLM
+    "maximum model length",  # vLLM's engine
+    "context_length_exceeded",  # OpenAI's code
+    "context size",  # llama.cpp: "exceeds the available context size"
+    "context window",
+    "prompt is too long",
+    "input is too long",
+    "longer than the model's context length",  # SGLang
+)
+OVERFLOW_PARAMS = ("input_tokens", "input_text")
+"""`error.param` of vLLM's 400 when the prompt does not fit."""
+
+CHARS_PER_TOKEN = 4
+
+
+class BadAnswer(ValueError):  # noqa: N818 - an answer, not an exception of ours
+    """An HTTP 200 whose body is no completion."""
+
+
+def read_completion(body: bytes, messages: Sequence[dict[str, Any]]) -> Completion:
+    """Return the completion in an answer. Raises BadAnswer with the beginning of the body."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadAnswer(f"HTTP 200 whose body is not JSON ({error}): {excerpt(body)}") from error
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(message, dict):
+        raise BadAnswer(f"HTTP 200 without choices[0].message: {excerpt(body)}")
+    text = message.get("content")
+    if not isinstance(text, str | None):
+        raise BadAnswer(f"HTTP 200 whose message.content is a {type(text).__name__}: {excerpt(body)}")
+    return Completion(
+        text=text or "",
+        finish_reason=_text_or_none(choice.get("finish_reason")),
+        reasoning=_text_or_none(message.get("reasoning_content") or message.get("reasoning")),
+        tool_calls=message.get("tool_calls") or None,
+        usage=_usage(answer.get("usage"), messages, text or ""),
+    )
+
+
+def is_context_overflow(status: int, body: bytes) -> bool:
+    """Whether a refusal says that the conversation does not fit the model's window."""
+    if status not in (400, 413, 422):
+        return False
+    try:
+        error = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        error = None
+    if isinstance(error, dict):
+        inner = error.get("error", error)
+        if isinstance(inner, dict) and inner.get("param") in OVERFLOW_PARAMS:
+            return True
+    text = body.decode("utf-8", "replace").lower()
+    return any(sign in text for sign in OVERFLOW_SIGNS)
+
+
+def refusal_text(status: int, body: bytes) -> str:
+    """Return what a server said when it refused, in one line."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return f"HTTP {status}: {excerpt(body)}"
+    inner = answer.get("error", answer) if isinstance(answer, dict) else answer
+    said = inner.get("message", inner) if isinstance(inner, dict) else inner
+    return f"HTTP {status}: {str(said)[:500]}"
+
+
+def excerpt(body: bytes) -> str:
+    """Return the beginning of a body, fit for an error message."""
+    text = " ".join(body[:300].decode("utf-8", "replace").split())
+    return repr(text[:200]) if text else "an empty body"
+
+
+def _usage(said: Any, messages: Sequence[dict[str, Any]], text: str) -> Usage:
+    if isinstance(said, dict) and isinstance(said.get("prompt_tokens"), int):
+        prompt, completion = said["prompt_tokens"], said.get("completion_tokens")
+        completion = completion if isinstance(completion, int) else 0
+        return Usage(prompt, completion, prompt + completion)
+    n_prompt_chars = sum(len(str(message.get("content") or "")) for message in messages)
+    prompt, completion = n_prompt_chars // CHARS_PER_TOKEN, len(text) // CHARS_PER_TOKEN
+    return Usage(prompt, completion, prompt + completion, estimated=True)
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

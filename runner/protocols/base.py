@@ -1,0 +1,100 @@
+"""What every protocol does, and what they share: reading a reply, rendering an observation.
+
+Pure: no I/O, and parsing never raises on any text.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from sandbox_pool import Observation, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """The reply asks for this code to be executed."""
+
+    code: str
+    message: str
+    """The reply as it enters the conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The reply holds no code: the model is done."""
+
+    message: str
+
+
+Reply = Action | Answer
+
+
+@dataclass(frozen=True, slots=True)
+class TextLimits:
+    """How many characters of an observation the model is shown, and what stands for the rest."""
+
+    head_chars: int
+    tail_chars: int
+    marker: str = "\n... [{n_left_out} characters left out] ...\n"
+
+    def apply(self, text: str) -> str:
+        """Return the text, or its head and tail with the marker between."""
+        if len(text) <= self.head_chars + self.tail_chars:
+            return text
+        n_left_out = len(text) - self.head_chars - self.tail_chars
+        tail = text[len(text) - self.tail_chars :]
+        return text[: self.head_chars] + self.marker.format(n_left_out=n_left_out) + tail
+
+
+class Protocol(ABC):
+    """One way of writing actions. `limits` None shows observations whole."""
+
+    name: str
+    stop: tuple[str, ...] = ()
+    """Stop strings to send with a request."""
+
+    system_prompt: str
+    default_limits: TextLimits
+
+    def __init__(self, limits: TextLimits | None) -> None:
+        self.limits = limits
+
+    @abstractmethod
+    def parse(self, completion: str, finish_reason: str | None) -> Reply:
+        """Read a reply. Never raises."""
+
+    @abstractmethod
+    def render_action(self, code: str) -> str:
+        """Return a reply that `parse` reads as an action with this code."""
+
+    @abstractmethod
+    def render_observation(self, observation: Observation) -> str:
+        """Return the content of the user message that tells the model what its code did."""
+
+    def shorten(self, text: str) -> str:
+        """Apply the limits to the text of an observation."""
+        return self.limits.apply(text) if self.limits else text
+
+
+def status_note(observation: Observation) -> str | None:
+    """Say what the outputs alone do not show: that the cell was stopped, that the kernel is gone."""
+    note = _STATUS_NOTES.get(observation.status)
+    if note is None:
+        return None
+    note = note.format(duration_s=observation.duration_s)
+    if not observation.kernel_alive:
+        note += " The kernel was restarted: all variables and imports are gone, files are kept."
+    return f"[{note}]"
+
+
+_STATUS_NOTES = {
+    Status.TIMEOUT: "The code was stopped after {duration_s:.0f} seconds.",
+    Status.CPU_LIMIT: "The code was stopped: it used too much CPU time.",
+    Status.MEMORY: "The code was stopped: it used too much memory.",
+    Status.DISK: "The code was stopped: it wrote too much to disk.",
+    Status.PIDS: "The code was stopped: it started too many processes.",
+    Status.OUTPUT_LIMIT: "The code was stopped: it printed too much.",
+    Status.DIED: "Kernel died.",
+    Status.PROTOCOL: "Kernel died.",
+}

@@ -1,0 +1,179 @@
+"""What a line of the journal holds: one finished attempt, and the turns in it.
+
+Field names and units are the file format (`trajectories.jsonl`, ARCHITECTURE.md); changing one means
+raising SCHEMA_VERSION. Records are plain data: building, encoding and reading them needs nothing
+else of the runner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+
+class StopReason(StrEnum):
+    """Why an attempt ended. A closed set."""
+
+    ANSWER = "answer"
+    MAX_TURNS = "max_turns"
+    MAX_PROPOSALS = "max_proposals"
+    CONTEXT_OVERFLOW = "context_overflow"
+    LENGTH = "length"
+    TOKEN_LIMIT = "token_limit"
+    COST_LIMIT = "cost_limit"
+    TIME_LIMIT = "time_limit"
+    REPEATED_ACTION = "repeated_action"
+    FORMAT_ERROR = "format_error"
+    MODEL_ERROR = "model_error"
+    SANDBOX_ERROR = "sandbox_error"
+    ENGINE_ERROR = "engine_error"
+    CANCELLED = "cancelled"
+
+
+class Owner(StrEnum):
+    """Who has to answer for how an attempt ended. Only the first two end as scores."""
+
+    MODEL = "model"
+    SAMPLE = "sample"
+    SANDBOX = "sandbox"
+    ENGINE = "engine"
+    RUNNER = "runner"
+
+
+OWNER_OF: Mapping[StopReason, Owner] = {
+    StopReason.SANDBOX_ERROR: Owner.SANDBOX,
+    StopReason.ENGINE_ERROR: Owner.ENGINE,
+    StopReason.CANCELLED: Owner.RUNNER,
+}
+"""The owner of each stop reason that is not the model's."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens, summed over the calls that it stands for."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    estimated: bool = False
+    """True when the server did not say and a quarter of the characters was counted."""
+
+    def add(self, other: Usage) -> None:
+        """Add another usage to this one."""
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
+        self.total_tokens += other.total_tokens
+        self.estimated = self.estimated or other.estimated
+
+
+@dataclass(slots=True)
+class Timings:
+    """Where the seconds went."""
+
+    queued_s: float = 0.0
+    """Waiting between the run's order and the attempt's start."""
+
+    model_s: float = 0.0
+    sandbox_wait_s: float = 0.0
+    execute_s: float = 0.0
+
+
+@dataclass(slots=True)
+class TurnTimings:
+    """Where the seconds of one turn went."""
+
+    model_s: float = 0.0
+    execute_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Turn:
+    """One model call and, if any, its action and observation."""
+
+    completion: str
+    """The reply as the server sent it, before a protocol mends it."""
+
+    reasoning: str | None = None
+    tool_calls: list[Any] | None = None
+    finish_reason: str | None = None
+    action: str | None = None
+    """The code that was executed; None when the reply held none."""
+
+    observation: dict[str, Any] | None = None
+    """`status, outputs[], limits_hit, truncated, duration_s`; pictures are named as artifacts."""
+
+    verdict: Any = None
+    usage: Usage = field(default_factory=Usage)
+    timings: TurnTimings = field(default_factory=TurnTimings)
+
+
+@dataclass(slots=True)
+class ArtifactRecord:
+    """A file that the model's code made, or, with `problem`, one that was left behind."""
+
+    path: str
+    """Relative to the run directory: `artifacts/<sample>/<epoch>/<path in the sandbox>`."""
+
+    bytes: int
+    sha256: str | None
+    problem: str | None = None
+
+
+@dataclass(slots=True)
+class TryRecord:
+    """A try that failed by our fault, before the one that the line is about."""
+
+    stop_reason: StopReason
+    owner: Owner
+    error: str
+    at: float
+    """Unix seconds."""
+
+
+@dataclass(slots=True)
+class Trajectory:
+    """What one attempt produced."""
+
+    run_id: str
+    config_hash: str
+    benchmark: str
+    sample_id: str
+    epoch: int
+    """From 1."""
+
+    attempt: str
+    """`sample_id@epoch`."""
+
+    model: str
+    protocol: str
+    kernel: str
+    tier: str
+    host: str
+    seed: int
+    messages: list[dict[str, Any]]
+    """The list that the model saw, with its replies; loads into any fine-tuning tool."""
+
+    turns: list[Turn]
+    stop_reason: StopReason
+    owner: Owner
+    error: str | None
+    """What went wrong, in words, when `stop_reason` is one of the `_error` ones."""
+
+    tries: list[TryRecord]
+    artifacts: list[ArtifactRecord]
+    usage: Usage
+    timings: Timings
+    started_at: float
+    """Unix seconds."""
+
+    finished_at: float
+    schema_version: int = SCHEMA_VERSION
+
+
+def attempt_id(sample_id: str, epoch: int) -> str:
+    """Return the name of an attempt, `sample_id@epoch`."""
+    return f"{sample_id}@{epoch}"

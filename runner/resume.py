@@ -1,0 +1,140 @@
+"""Whether a run directory may be continued: what was recorded when it began, beside what is asked now."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from bench_data import Benchmark
+from runner.config import RunConfig, config_hash, hashable_settings, public_config
+from runner.errors import JournalError, RunMismatch
+from runner.journal import CONFIG, TRAJECTORIES, read_config
+from runner.models import ModelClient, ReplayClient
+from runner.protocols import Protocol
+
+VERSIONS_OF = (
+    *("kernelfleet", "aiohttp", "orjson", "uvloop", "pydantic"),
+    *("jupyter_client", "ipykernel", "ipython", "pyzmq"),
+    *("numpy", "pandas", "matplotlib", "openpyxl", "pillow", "scipy", "scikit-learn", "sympy"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What decides the results of a run, and what else is written down beside it."""
+
+    settings: dict[str, Any]
+    """Flat: what a resume compares, key by key."""
+
+    config: dict[str, Any]
+    sandbox: dict[str, Any]
+    skipped: list[dict[str, str]]
+    unknown: frozenset[str] = frozenset()
+    """Settings that are not known yet, because a run with nothing left to do asks no server."""
+
+    @property
+    def config_hash(self) -> str:
+        """A short name for the settings."""
+        return config_hash(self.settings)
+
+    def as_json(self, run_dir: Path) -> dict[str, Any]:
+        """Return what goes into `config.json`; what an earlier process of this run wrote first is kept."""
+        before = read_config(run_dir) if (run_dir / CONFIG).exists() else {}
+        return {
+            "run_id": before.get("run_id") or uuid.uuid4().hex,
+            "created_at": before.get("created_at") or time.time(),
+            "config_hash": self.config_hash,
+            "config": self.config,
+            "settings": self.settings,
+            "skipped": self.skipped,
+            "versions": package_versions(),
+            "git_commit": git_commit(),
+            "machine": machine(),
+            "sandbox": self.sandbox,
+        }
+
+
+def run_record(
+    config: RunConfig,
+    benchmark: Benchmark,
+    model: ModelClient,
+    protocol: Protocol,
+    sandbox: Mapping[str, Any],
+) -> RunRecord:
+    """Return the record of a run that is about to begin or to go on."""
+    settings = hashable_settings(config) | {
+        "benchmark.digest": benchmark.digest,
+        "model.name": model.name,
+        "protocol.kind": protocol.name,
+    }
+    if isinstance(model, ReplayClient):
+        settings["model.replay_digest"] = model.digest
+    skipped = [{"sample_id": skipped.id, "reason": skipped.reason} for skipped in benchmark.skipped]
+    unknown = frozenset() if model.name else frozenset({"model.name"})
+    return RunRecord(settings, public_config(config), dict(sandbox), skipped, unknown)
+
+
+def check_same_run(run_dir: Path, record: RunRecord) -> None:
+    """Refuse to continue a run of another configuration.
+
+    Raises:
+        RunMismatch: names each key that differs, with both values.
+        JournalError: the folder holds trajectories but no config of ours.
+    """
+    if not (run_dir / CONFIG).exists():
+        path = run_dir / TRAJECTORIES
+        if path.exists() and path.stat().st_size:
+            raise JournalError(f"{run_dir} holds {TRAJECTORIES} but no {CONFIG}; choose another --run-dir")
+        return
+    before = read_config(run_dir).get("settings", {})
+    missing = object()
+    differing = [
+        f"  {key}: {before.get(key, '(not set)')!r} there, {record.settings.get(key, '(not set)')!r} now"
+        for key in sorted({*before, *record.settings})
+        if before.get(key, missing) != record.settings.get(key, missing) and key not in record.unknown
+    ]
+    if differing:
+        raise RunMismatch(
+            f"{run_dir} holds a run of another configuration; continuing it would mix results. Differing:\n"
+            + "\n".join(differing)
+            + "\nChoose another --run-dir, or set these keys back."
+        )
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results may depend on."""
+    versions = {"python": platform.python_version()}
+    for name in VERSIONS_OF:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def git_commit() -> str | None:
+    """Return the commit of the checkout that this code lies in, with `-dirty` if it was changed."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        describe = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return describe.stdout.strip() or None
+
+
+def machine() -> dict[str, Any]:
+    """Return what this machine is."""
+    return {"platform": platform.platform(), "processor": platform.machine(), "python": sys.executable}

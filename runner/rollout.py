@@ -1,0 +1,241 @@
+"""One trajectory: ask the model, execute its action, tell it the observation, until something ends it.
+
+The rollout leases a sandbox at the first action and not before. It is the one place where an error of
+the model client or of the sandbox becomes a stop reason; any other exception is a bug of ours and
+ends the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench_data import Sample, SampleFile
+from runner.artifacts import observation_record, writing
+from runner.config import Limits
+from runner.conversation import opening_messages
+from runner.errors import ContextOverflow, ModelError, ModelUnavailable, ReplayEnded
+from runner.limits import Budget
+from runner.models import ModelClient, ModelRequest
+from runner.protocols import Action, Answer, Protocol
+from runner.records import OWNER_OF, ArtifactRecord, Owner, StopReason, Timings, Turn, TurnTimings, Usage
+from sandbox_pool import CollectedFile, Observation, Pool, Sandbox, SandboxError, Status, UnsupportedHost
+
+logger = logging.getLogger(__name__)
+
+OUTPUT_FOLDER = "output"
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutSettings:
+    """What all rollouts of a run share."""
+
+    model: ModelClient
+    protocol: Protocol
+    pool: Pool
+    limits: Limits
+    system_prompt: str
+    merge_user_messages: bool
+    artifact_globs: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one try of an attempt came to."""
+
+    messages: list[dict[str, Any]]
+    turns: list[Turn] = field(default_factory=list)
+    stop_reason: StopReason = StopReason.CANCELLED
+    owner: Owner = Owner.RUNNER
+    error: str | None = None
+    artifacts: list[ArtifactRecord] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
+    timings: Timings = field(default_factory=Timings)
+
+    def stop(self, reason: StopReason, error: str | None = None, owner: Owner | None = None) -> None:
+        """Say why it ended."""
+        self.stop_reason = reason
+        self.owner = owner or OWNER_OF.get(reason, Owner.MODEL)
+        self.error = error
+
+
+class Rollout:
+    """One try of one attempt. `artifacts_dir` is emptied by the caller and filled here."""
+
+    def __init__(
+        self,
+        settings: RolloutSettings,
+        sample: Sample,
+        epoch: int,
+        artifacts_dir: Path,
+        artifacts_prefix: str,
+    ) -> None:
+        self._settings = settings
+        self._sample = sample
+        self._epoch = epoch
+        self._artifacts_dir = artifacts_dir
+        self._artifacts_prefix = artifacts_prefix
+        self._budget = Budget(settings.limits)
+        self._sandbox: Sandbox | None = None
+        self._stack = AsyncExitStack()
+        self.outcome = Outcome(
+            messages=opening_messages(sample, settings.system_prompt, merge=settings.merge_user_messages)
+        )
+
+    async def run(self) -> Outcome:
+        """Run to the end and return what came of it, with artifacts on disk and synced.
+
+        Cancelling it closes the sandbox and raises CancelledError; `outcome` then holds the turns
+        that were finished.
+        """
+        async with self._stack:
+            try:
+                await self._run_turns()
+                await self._collect_artifacts()
+            except UnsupportedHost:
+                raise  # no attempt of this run can do better
+            except SandboxError as error:
+                self.outcome.stop(StopReason.SANDBOX_ERROR, f"{type(error).__name__}: {error}")
+        return self.outcome
+
+    async def _run_turns(self) -> None:
+        while True:
+            reason = self._budget.exceeded(len(self.outcome.turns), self.outcome.usage)
+            if reason is not None:
+                self.outcome.stop(reason)
+                return
+            try:
+                async with asyncio.timeout(self._budget.remaining_s):
+                    turn = await self._ask()
+            except TimeoutError:
+                self.outcome.stop(StopReason.TIME_LIMIT)
+                return
+            except ModelError as error:
+                self._stop_for_model_error(error)
+                return
+            if not await self._act(turn):
+                return
+
+    async def _ask(self) -> Turn:
+        outcome = self.outcome
+        request = ModelRequest(
+            sample=self._sample,
+            epoch=self._epoch,
+            n_turns_done=len(outcome.turns),
+            messages=outcome.messages,
+            stop=self._settings.protocol.stop,
+        )
+        began_at = time.perf_counter()
+        try:
+            completion = await self._settings.model.complete(request)
+        finally:
+            model_s = time.perf_counter() - began_at
+            outcome.timings.model_s += model_s
+        outcome.usage.add(completion.usage)
+        return Turn(
+            completion=completion.text,
+            reasoning=completion.reasoning,
+            tool_calls=completion.tool_calls,
+            finish_reason=completion.finish_reason,
+            usage=completion.usage,
+            timings=TurnTimings(model_s=model_s),
+        )
+
+    async def _act(self, turn: Turn) -> bool:
+        """Carry out what a reply asks for. Return whether another turn follows."""
+        reply = self._settings.protocol.parse(turn.completion, turn.finish_reason)
+        self.outcome.messages.append({"role": "assistant", "content": reply.message})
+        self.outcome.turns.append(turn)
+        match reply:
+            case Answer():
+                cut = turn.finish_reason == "length"
+                self.outcome.stop(StopReason.LENGTH if cut else StopReason.ANSWER)
+                return False
+            case Action(code=code):
+                turn.action = code
+                observation = await self._execute(code)
+                await self._record_observation(turn, observation)
+                return True
+
+    async def _execute(self, code: str) -> Observation:
+        sandbox = self._sandbox or await self._lease()
+        observation = await sandbox.execute(code, timeout_s=self._budget.cell_s)
+        if observation.status is Status.SANDBOX_FAULT:
+            raise SandboxError("the sandbox broke by our fault (status sandbox_fault)")
+        if not observation.kernel_alive:
+            await self._replace_kernel(sandbox)
+        return observation
+
+    async def _record_observation(self, turn: Turn, observation: Observation) -> None:
+        turn.timings.execute_s = observation.duration_s
+        self.outcome.timings.execute_s += observation.duration_s
+        with writing(self._artifacts_dir):
+            turn.observation, pictures = await asyncio.to_thread(
+                observation_record,
+                observation,
+                self._artifacts_dir,
+                self._artifacts_prefix,
+                len(self.outcome.turns),
+            )
+        self.outcome.artifacts.extend(pictures)
+        content = self._settings.protocol.render_observation(observation)
+        self.outcome.messages.append({"role": "user", "content": content})
+
+    async def _lease(self) -> Sandbox:
+        began_at = time.perf_counter()
+        with self._budget.waiting():
+            sandbox = await self._stack.enter_async_context(self._settings.pool.acquire())
+        self.outcome.timings.sandbox_wait_s += time.perf_counter() - began_at
+        await sandbox.make_folder(OUTPUT_FOLDER)
+        for file in self._sample.files:
+            await self._put_input(sandbox, file)
+        self._sandbox = sandbox
+        return sandbox
+
+    async def _put_input(self, sandbox: Sandbox, file: SampleFile) -> None:
+        try:
+            content = file.content if isinstance(file.content, Path) else file.content()
+            await sandbox.put(file.path, content)
+        except OSError as error:
+            raise SandboxError(f"input {file.path} of {self._sample.id} cannot be copied: {error}") from error
+
+    async def _replace_kernel(self, dead: Sandbox) -> None:
+        """Go on after a kernel died: a fresh sandbox, with the files that the dead one left."""
+        self._sandbox = None
+        with tempfile.TemporaryDirectory(prefix="kernelfleet-") as folder:
+            kept = await dead.collect(["**"], into=Path(folder))
+            await dead.close()
+            sandbox = await self._lease()
+            for file in kept:
+                if file.problem is None:
+                    await sandbox.put(file.path, Path(folder, file.path))
+
+    async def _collect_artifacts(self) -> None:
+        if self._sandbox is None:
+            return
+        with writing(self._artifacts_dir):
+            files = await self._sandbox.collect(self._settings.artifact_globs, into=self._artifacts_dir)
+        self.outcome.artifacts.extend(_artifact_record(self._artifacts_prefix, file) for file in files)
+
+    def _stop_for_model_error(self, error: ModelError) -> None:
+        match error:
+            case ContextOverflow():
+                self.outcome.stop(StopReason.CONTEXT_OVERFLOW, str(error))
+            case ReplayEnded():
+                self.outcome.stop(StopReason.MODEL_ERROR, str(error), Owner.MODEL)
+            case ModelUnavailable():
+                self.outcome.stop(StopReason.ENGINE_ERROR, str(error))
+            case _:
+                self.outcome.stop(StopReason.MODEL_ERROR, str(error), Owner.ENGINE)
+
+
+def _artifact_record(prefix: str, file: CollectedFile) -> ArtifactRecord:
+    return ArtifactRecord(
+        path=f"{prefix}/{file.path}", bytes=file.n_bytes, sha256=file.sha256, problem=file.problem
+    )

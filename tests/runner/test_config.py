@@ -1,0 +1,143 @@
+"""The config is checked whole before any work is done, and every refusal names the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.config import config_hash, hashable_settings, load_config, parse_setting, public_config
+from runner.errors import ConfigError
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_are_the_demo() -> None:
+    """Without anything, it is quickstart with the oracle."""
+    config = load_config(None, {})
+    assert (config.benchmark, config.model.client) == ("quickstart", "oracle")
+
+
+def test_yaml_is_version_1_2(tmp_path: Path) -> None:
+    """`1e-5` is a number, `no` is a word, as in the request body."""
+    path = write(tmp_path, "model:\n  request: {min_p: 1e-5, user: no, seed: 0o17}\n")
+    assert load_config(path, {}).model.request == {"min_p": 1e-5, "user": "no", "seed": 15}
+
+
+def test_settings_go_through_the_same_parser() -> None:
+    """`--set` reads its value as YAML 1.2."""
+    assert parse_setting("model.request.min_p=1e-5") == ("model.request.min_p", 1e-5)
+    assert parse_setting("model.name=no") == ("model.name", "no")
+    assert parse_setting("model.request={a: [1, 2]}") == ("model.request", {"a": [1, 2]})
+    assert parse_setting("model.request.stop=a=b") == ("model.request.stop", "a=b")
+
+
+def test_settings_win_over_the_file(tmp_path: Path) -> None:
+    """A setting replaces one key and leaves its neighbours."""
+    path = write(tmp_path, "limits: {max_turns: 3, cell_s: 5}\nmodel: oracle\n")
+    config = load_config(path, {"limits.max_turns": 7, "model.name": "x"})
+
+    assert (config.limits.max_turns, config.limits.cell_s) == (7, 5)
+    assert (config.model.client, config.model.name) == ("oracle", "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("bench: x", "unknown key bench; known here: benchmark", id="unknown-key"),
+        pytest.param(
+            "limits: {turns: 3}", "unknown key limits.turns; known here: max_turns", id="unknown-nested"
+        ),
+        pytest.param("sandbox: {memory: 3}", "unknown key sandbox.memory", id="unknown-in-the-pool"),
+        pytest.param("concurrency: many", "concurrency: .*integer.*'many'", id="wrong-type"),
+        pytest.param("concurrency: 0", "concurrency: .*greater than or equal to 1.*got 0", id="too-small"),
+        pytest.param("a: 1\na: 2", r"c.yaml:2: found duplicate key", id="duplicate-key"),
+        pytest.param("a: [1", r"c.yaml:1: ", id="broken-yaml"),
+        pytest.param("- a", "top level must be a mapping", id="a-list"),
+        pytest.param("artifacts: [../x]", "leaves the working directory", id="glob-outside"),
+    ],
+)
+def test_bad_config_names_the_key(tmp_path: Path, text: str, message: str) -> None:
+    """What is wrong, where, and what is allowed."""
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, text), {})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("limits.max_turns", "three", "limits.max_turns"),
+        ("concurrency.x", 1, "concurrency.x: concurrency is 4, not a mapping"),
+        ("nothing.at.all", 1, "unknown key nothing"),
+    ],
+)
+def test_bad_setting_names_the_key(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    """A setting is refused like a key of the file."""
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, "concurrency: 4"), {key: value})
+
+
+@pytest.mark.parametrize("text", ["x", "=1", "a.b={"])
+def test_setting_that_cannot_be_read(text: str) -> None:
+    """A setting without `=`, without key or with broken YAML is refused."""
+    with pytest.raises(ConfigError, match="--set"):
+        parse_setting(text)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    """A config file that is not there is named."""
+    with pytest.raises(ConfigError, match=r"absent.yaml: No such file"):
+        load_config(tmp_path / "absent.yaml", {})
+
+
+def test_header_values_are_not_recorded() -> None:
+    """A header may hold a secret: its name is recorded, its value is not."""
+    config = load_config(None, {"model.headers": {"X-Key": "secret"}})
+    assert public_config(config)["model"]["headers"] == {"X-Key": "(not recorded)"}
+
+
+def hash_of(overrides: dict[str, Any]) -> str:
+    return config_hash(hashable_settings(load_config(None, overrides)))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"concurrency": 3},
+        {"run_dir": "x"},
+        {"model.headers": {"a": "b"}},
+        {"sandbox.max_sandboxes": 3},
+        {"epochs": 4},
+        {"limit": 2},
+    ],
+)
+def test_operational_keys_do_not_change_the_hash(overrides: dict[str, Any]) -> None:
+    """A resume may change how fast or how much is run."""
+    assert hash_of({}) == hash_of(overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"model.request": {"temperature": 1}},
+        {"limits.max_turns": 3},
+        {"benchmark": "pybench"},
+        {"model.client": "nop"},
+        {"sandbox.memory_bytes": 2**30},
+        {"protocol.kind": "execute_tag"},
+    ],
+)
+def test_what_changes_results_changes_the_hash(overrides: dict[str, Any]) -> None:
+    """A resume may not change what a trajectory is."""
+    assert hash_of({}) != hash_of(overrides)
+
+
+def test_address_of_the_server_does_not_change_the_hash() -> None:
+    """The same model behind another address gives the same results."""
+    one = hash_of({"model.client": "openai:http://a/v1"})
+    assert one == hash_of({"model.client": "openai:http://b/v1"})

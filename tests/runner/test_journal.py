@@ -1,0 +1,217 @@
+"""What has a line is never lost, doubled or torn."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.errors import JournalError
+from runner.journal import (
+    TRAJECTORIES,
+    AppendOnlyFile,
+    Journal,
+    read_config,
+    read_events,
+    read_failures,
+    read_trajectories,
+    repair_torn_line,
+)
+from tests.runner.factories import trajectory
+
+
+async def test_appended_lines_are_read_back_in_order(tmp_path: Path) -> None:
+    """The reader yields what was appended, and the next writer knows it as done."""
+    with Journal(tmp_path) as journal:
+        await journal.append(trajectory("a"))
+        await journal.append(trajectory("b"))
+
+    assert [row["attempt"] for row in read_trajectories(tmp_path)] == ["a@1", "b@1"]
+    with Journal(tmp_path) as journal:
+        assert {"a@1", "b@1"} == journal.done
+
+
+async def test_failures_do_not_count_as_done(tmp_path: Path) -> None:
+    """An attempt that failed by our fault is kept apart and runs again."""
+    with Journal(tmp_path) as journal:
+        await journal.append_failure(trajectory("a"))
+
+    assert [row["attempt"] for row in read_failures(tmp_path)] == ["a@1"]
+    assert list(read_trajectories(tmp_path)) == []
+
+
+async def test_concurrent_appends_do_not_interleave(tmp_path: Path) -> None:
+    """Many writers at once give whole lines."""
+    long_text = "x" * 300_000
+    with Journal(tmp_path) as journal:
+        async with asyncio.TaskGroup() as group:
+            for i in range(40):
+                group.create_task(journal.append(trajectory(f"s{i}", error=long_text)))
+
+    assert len({row["attempt"] for row in read_trajectories(tmp_path)}) == 40
+
+
+async def test_cancelled_append_still_writes(tmp_path: Path) -> None:
+    """Cancelling the waiter neither tears nor drops the line."""
+    with Journal(tmp_path) as journal:
+        appending = asyncio.ensure_future(journal.append(trajectory("a")))
+        await asyncio.sleep(0)
+        appending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await appending
+
+    assert [row["attempt"] for row in read_trajectories(tmp_path)] == ["a@1"]
+
+
+@given(rows=st.integers(0, 5), torn=st.binary(max_size=200).filter(lambda b: b"\n" not in b))
+def test_torn_tail_is_cut_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, rows: int, torn: bytes
+) -> None:
+    """Whatever a killed writer left behind the last newline goes; every whole line stays."""
+    path = tmp_path_factory.mktemp("torn") / "f.jsonl"
+    whole = b"".join(orjson.dumps({"attempt": f"s{i}@1"}) + b"\n" for i in range(rows))
+    path.write_bytes(whole + torn)
+
+    n_cut = repair_torn_line(path)
+
+    assert whole == path.read_bytes()
+    assert len(torn) == n_cut
+
+
+@given(st.integers(0, 400))
+def test_file_cut_anywhere_loses_at_most_one_line(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+    """A file cut at any byte keeps all lines that are whole before the cut."""
+    path = tmp_path_factory.mktemp("cut") / TRAJECTORIES
+    lines = [orjson.dumps({"attempt": f"s{i}@1", "text": "y" * 30}) + b"\n" for i in range(6)]
+    content = b"".join(lines)
+    cut = min(cut, len(content))
+    path.write_bytes(content[:cut])
+
+    repair_torn_line(path)
+
+    n_whole = sum(1 for i in range(len(lines)) if len(b"".join(lines[: i + 1])) <= cut)
+    assert b"".join(lines[:n_whole]) == path.read_bytes()
+
+
+def test_zeros_after_a_power_cut_are_torn(tmp_path: Path) -> None:
+    """A last line of NUL bytes, newline or not, is cut."""
+    path = tmp_path / "f"
+    path.write_bytes(b'{"a": 1}\n' + b"\0" * 5000 + b"\n" + b"\0" * 70_000)
+
+    repair_torn_line(path)
+
+    assert path.read_bytes() == b'{"a": 1}\n'
+
+
+def test_torn_line_is_reported_as_an_event(tmp_path: Path) -> None:
+    """Opening a torn journal succeeds and says so."""
+    (tmp_path / TRAJECTORIES).write_bytes(b'{"attempt": "a@1", "sample')
+
+    with Journal(tmp_path) as journal:
+        assert set() == journal.done
+
+    assert [event["event"] for event in read_events(tmp_path)] == ["torn_line_repaired"]
+
+
+def test_second_writer_is_refused(tmp_path: Path) -> None:
+    """Two runners cannot write one run directory."""
+    with Journal(tmp_path), pytest.raises(JournalError, match="in use by another runner"):
+        Journal(tmp_path).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        pytest.param(b"not json\n", r"trajectories.jsonl:2: not JSON", id="garbage"),
+        pytest.param(b'{"index": "2"}\n', r"trajectories.jsonl:2: no line of ours", id="foreign"),
+        pytest.param(b"[1, 2]\n", r"trajectories.jsonl:2: no line of ours", id="no-object"),
+    ],
+)
+async def test_unreadable_line_names_file_and_line(tmp_path: Path, line: bytes, message: str) -> None:
+    """A foreign journal is refused with the place and a remedy."""
+    with Journal(tmp_path) as journal:
+        await journal.append(trajectory("a"))
+    with (tmp_path / TRAJECTORIES).open("ab") as file:
+        file.write(line)
+
+    with pytest.raises(JournalError, match=message):
+        Journal(tmp_path).__enter__()
+
+
+def test_failed_write_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    """When the disk is full in the middle of a line, the part that was written is taken back."""
+    script = textwrap.dedent(
+        """
+        import resource, sys
+        from pathlib import Path
+        from runner.errors import JournalError
+        from runner.journal import AppendOnlyFile
+        file = AppendOnlyFile(Path(sys.argv[1]))
+        file.append(b"x" * 999 + b"\\n")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
+        try:
+            file.append(b"y" * 999 + b"\\n")
+        except JournalError as error:
+            print(error)
+        """
+    )
+    path = tmp_path / "f"
+
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True
+    )
+
+    assert "free some space and run the same command again" in ran.stdout
+    assert path.read_bytes() == b"x" * 999 + b"\n"
+
+
+def test_close_is_idempotent(tmp_path: Path) -> None:
+    """Closing twice does nothing the second time."""
+    file = AppendOnlyFile(tmp_path / "f")
+    file.append(b"1\n")
+    file.close()
+    file.close()
+
+
+def test_config_is_replaced_whole(tmp_path: Path) -> None:
+    """config.json is never seen half written, and a foreign one is refused."""
+    with Journal(tmp_path) as journal:
+        journal.write_config({"run_id": "1"})
+        journal.write_config({"run_id": "2"})
+    assert read_config(tmp_path) == {"run_id": "2"}
+
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(JournalError, match="not the config of a run"):
+        read_config(tmp_path)
+
+
+def test_artifacts_folder_is_emptied(tmp_path: Path) -> None:
+    """What an earlier try left is gone before the next one begins."""
+    with Journal(tmp_path) as journal:
+        path, name = journal.artifacts_dir("a", 1)
+        (path / "output").mkdir(parents=True)
+        assert name == "artifacts/a/1"
+        assert not journal.artifacts_dir("a", 1)[0].exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_unwritable_folder_is_a_clear_error(tmp_path: Path) -> None:
+    """A run directory that cannot be made is named."""
+    tmp_path.chmod(0o500)
+    with pytest.raises(JournalError, match="cannot write"):
+        Journal(tmp_path / "run").__enter__()
+
+
+def test_run_directory_that_is_a_file(tmp_path: Path) -> None:
+    """A file in the place of the run directory is named."""
+    (tmp_path / "run").write_text("")
+    with pytest.raises(JournalError, match="cannot write"):
+        Journal(tmp_path / "run").__enter__()

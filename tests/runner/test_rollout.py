@@ -1,0 +1,297 @@
+"""One trajectory, on fakes: what ends it, what is recorded, what is cleaned up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench_data import SampleFile
+from runner.config import Limits
+from runner.errors import ContextOverflow, ModelRefused, ModelUnavailable, ReplayEnded
+from runner.models import Completion, ModelRequest
+from runner.protocols import Fenced
+from runner.records import Owner, StopReason, Usage
+from runner.rollout import Outcome, Rollout, RolloutSettings
+from sandbox_pool import (
+    Display,
+    FakePool,
+    Observation,
+    SandboxStartError,
+    Status,
+    Stream,
+    UnsupportedHost,
+)
+from tests.runner.factories import sample
+
+OK = Observation(Status.OK, (Stream("stdout", "1\n"),))
+CELL = "```python\nx\n```"
+
+
+class ListModel:
+    """Gives these replies in order, the last one for ever; an exception is raised."""
+
+    name = "list"
+
+    def __init__(self, *replies: str | Completion | BaseException) -> None:
+        self.replies = replies
+        self.seen: list[list[dict[str, Any]]] = []
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def complete(self, request: ModelRequest) -> Completion:
+        await asyncio.sleep(0)
+        self.seen.append(list(request.messages))
+        reply = self.replies[min(request.n_turns_done, len(self.replies) - 1)]
+        if isinstance(reply, BaseException):
+            raise reply
+        return Completion(reply, "stop") if isinstance(reply, str) else reply
+
+
+def settings(model: ListModel, pool: FakePool, **limits: Any) -> RolloutSettings:
+    return RolloutSettings(
+        model=model,
+        protocol=Fenced(None),
+        pool=pool,
+        limits=Limits(**limits),
+        system_prompt="be good",
+        merge_user_messages=True,
+        artifact_globs=("output/**",),
+    )
+
+
+async def run(
+    tmp_path: Path,
+    *replies: str | Completion | BaseException,
+    script: Callable[[int], Any] = lambda n: [OK] * 20,
+    pool: FakePool | None = None,
+    files: Sequence[SampleFile] = (),
+    **limits: Any,
+) -> tuple[Outcome, FakePool, ListModel]:
+    model = ListModel(*replies)
+    pool = pool or FakePool(script)
+    rollout = Rollout(
+        settings(model, pool, **limits), sample("s", files=tuple(files)), 1, tmp_path, "artifacts/s/1"
+    )
+    outcome = await rollout.run()
+    assert pool.n_leased == 0, "every sandbox is given back"
+    return outcome, pool, model
+
+
+async def test_answer_without_action_needs_no_sandbox(tmp_path: Path) -> None:
+    """A model that only talks never leases a sandbox."""
+    outcome, pool, model = await run(tmp_path, "42")
+
+    assert (outcome.stop_reason, outcome.owner, outcome.error) == (StopReason.ANSWER, Owner.MODEL, None)
+    assert pool.sandboxes == []
+    assert model.seen[0] == [{"role": "system", "content": "be good"}, {"role": "user", "content": "task s"}]
+
+
+async def test_turns_and_messages(tmp_path: Path) -> None:
+    """The conversation alternates, each turn holds its action and observation, the answer has none."""
+    outcome, pool, _ = await run(tmp_path, CELL, CELL, "done")
+
+    assert [m["role"] for m in outcome.messages] == [
+        "system",
+        "user",
+        *["assistant", "user"] * 2,
+        "assistant",
+    ]
+    assert [turn.action for turn in outcome.turns] == ["x", "x", None]
+    assert outcome.turns[0].observation is not None
+    assert outcome.turns[0].observation["status"] == "ok"
+    assert len(pool.sandboxes) == 1
+    assert pool.sandboxes[0].executed == ["x", "x"]
+
+
+async def test_inputs_are_there_before_the_first_cell(tmp_path: Path) -> None:
+    """Files and the output folder are in the sandbox when the model's code begins."""
+    source = tmp_path / "source.txt"
+    source.write_bytes(b"from disk")
+    files = [SampleFile("data/a.txt", lambda: b"made"), SampleFile("data/b.txt", source)]
+    _, pool, _ = await run(tmp_path / "out", CELL, "done", files=files)
+
+    assert pool.sandboxes[0].files == {"data/a.txt": b"made", "data/b.txt": b"from disk"}
+    assert pool.sandboxes[0].folders == {"output"}
+
+
+@pytest.mark.parametrize(
+    ("replies", "limits", "reason"),
+    [
+        pytest.param([CELL], {"max_turns": 3}, StopReason.MAX_TURNS, id="turns"),
+        pytest.param(
+            [Completion(CELL, "stop", usage=Usage(60, 40, 100))], {"max_total_tokens": 250},
+            StopReason.TOKEN_LIMIT, id="tokens",
+        ),
+        pytest.param([Completion("```python\nx", "length")], {}, StopReason.LENGTH, id="reply-cut"),
+        pytest.param([CELL, ContextOverflow("too long")], {}, StopReason.CONTEXT_OVERFLOW, id="overflow"),
+        pytest.param([CELL, ReplayEnded("no more")], {}, StopReason.MODEL_ERROR, id="replay-ended"),
+    ],
+)  # fmt: skip
+async def test_what_the_model_has_to_answer_for(
+    tmp_path: Path, replies: list[Any], limits: dict[str, Any], reason: StopReason
+) -> None:
+    """A limit or a mistake of the model ends the trajectory as data."""
+    outcome, _, _ = await run(tmp_path, *replies, **limits)
+    assert (outcome.stop_reason, outcome.owner) == (reason, Owner.MODEL)
+
+
+async def test_turn_limit_counts_model_calls(tmp_path: Path) -> None:
+    """With max_turns 3 the model is asked three times, and its last action is executed."""
+    outcome, pool, model = await run(tmp_path, CELL, max_turns=3)
+
+    assert len(model.seen) == len(outcome.turns) == 3
+    assert len(pool.sandboxes[0].executed) == 3
+    assert outcome.messages[-1]["role"] == "user"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "owner"),
+    [
+        pytest.param(ModelUnavailable("down"), StopReason.ENGINE_ERROR, Owner.ENGINE, id="engine"),
+        pytest.param(ModelRefused("no"), StopReason.MODEL_ERROR, Owner.ENGINE, id="refused"),
+    ],
+)
+async def test_what_the_engine_has_to_answer_for(
+    tmp_path: Path, error: Exception, reason: StopReason, owner: Owner
+) -> None:
+    """A failing server is never the model's failure; the turns so far are kept."""
+    outcome, _, _ = await run(tmp_path, CELL, error)
+
+    assert (outcome.stop_reason, outcome.owner, outcome.error) == (reason, owner, str(error))
+    assert len(outcome.turns) == 1
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        pytest.param(lambda: FakePool(start_error=SandboxStartError("no")), id="no-start"),
+        pytest.param(lambda: FakePool(lambda n: [Observation(Status.SANDBOX_FAULT)]), id="fault"),
+        pytest.param(lambda: FakePool(lambda n: [SandboxStartError("x")]), id="raised"),
+    ],
+)
+async def test_what_the_sandbox_has_to_answer_for(tmp_path: Path, pool: Callable[[], FakePool]) -> None:
+    """A fault of ours is a sandbox_error, whose owner is the sandbox."""
+    outcome, _, _ = await run(tmp_path, CELL, pool=pool())
+    assert (outcome.stop_reason, outcome.owner) == (StopReason.SANDBOX_ERROR, Owner.SANDBOX)
+
+
+async def test_host_that_cannot_run_sandboxes_ends_the_run(tmp_path: Path) -> None:
+    """What no attempt can do better is raised, not recorded once per attempt."""
+    with pytest.raises(UnsupportedHost):
+        await run(tmp_path, CELL, pool=FakePool(start_error=UnsupportedHost("no")))
+
+
+async def test_missing_input_file_is_named(tmp_path: Path) -> None:
+    """An input that vanished is not the model's fault."""
+    gone = SampleFile("data/a", tmp_path / "gone")
+    outcome, _, _ = await run(tmp_path, CELL, files=[gone])
+
+    assert outcome.owner is Owner.SANDBOX
+    assert "input data/a of s cannot be copied" in (outcome.error or "")
+
+
+async def test_time_limit_ends_a_call_that_never_answers(tmp_path: Path) -> None:
+    """Wall time bounds a trajectory whatever the model does."""
+
+    class Silent(ListModel):
+        async def complete(self, request: ModelRequest) -> Completion:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    rollout = Rollout(settings(Silent(), FakePool(), time_s=0.02), sample(), 1, tmp_path, "a")
+    assert (await rollout.run()).stop_reason is StopReason.TIME_LIMIT
+
+
+async def test_cell_gets_no_more_than_what_is_left(tmp_path: Path) -> None:
+    """A cell's time limit is its own or the rest of the trajectory's, whichever is less."""
+    _, pool, _ = await run(tmp_path, CELL, "done", time_s=7, cell_s=60)
+    assert 6 < pool.sandboxes[0].timeouts_s[0] <= 7
+
+
+async def test_dead_kernel_is_replaced_and_files_are_kept(tmp_path: Path) -> None:
+    """After a kernel died the model is told, and goes on in a fresh sandbox with its files."""
+    died = Observation(Status.DIED, kernel_alive=False)
+
+    def script(n: int) -> Any:
+        return [died] if n == 0 else [OK]
+
+    model = ListModel(CELL, CELL, "done")
+    pool = FakePool(script)
+    rollout = Rollout(settings(model, pool), sample(), 1, tmp_path, "a")
+
+    original_acquire = pool.acquire
+
+    def acquire() -> Any:
+        context = original_acquire()
+        if pool.sandboxes:
+            assert pool.sandboxes[0].is_closed, "the dead sandbox is given back before the next is asked for"
+        return context
+
+    pool.acquire = acquire  # type: ignore[method-assign]
+    outcome = await rollout.run()
+
+    assert outcome.stop_reason is StopReason.ANSWER
+    assert len(pool.sandboxes) == 2
+    assert "Kernel died" in outcome.messages[3]["content"]
+
+
+async def test_artifacts_are_collected(tmp_path: Path) -> None:
+    """Output files are copied to the attempt's folder and named with size and sha256."""
+
+    def script(n: int) -> Any:
+        async def cell(code: str) -> Observation:
+            await pool.sandboxes[n].put("output/a.txt", b"hello")
+            await pool.sandboxes[n].put("elsewhere.txt", b"no")
+            return OK
+
+        return cell
+
+    pool = FakePool(script)
+    outcome, _, _ = await run(tmp_path, CELL, "done", pool=pool)
+
+    assert [artifact.path for artifact in outcome.artifacts] == ["artifacts/s/1/output/a.txt"]
+    assert outcome.artifacts[0].bytes == 5
+    assert (tmp_path / "output/a.txt").read_bytes() == b"hello"
+
+
+async def test_pictures_are_artifacts_never_inline(tmp_path: Path) -> None:
+    """A displayed picture lies beside the journal; the record holds its path and hash."""
+    picture = Observation(Status.OK, (Display({"image/png": b"\x89PNG", "text/plain": "<Figure>"}),))
+    outcome, _, _ = await run(tmp_path, CELL, "done", script=lambda n: [picture])
+
+    observation = outcome.turns[0].observation
+    assert observation is not None
+    data = observation["outputs"][0]["data"]
+    assert data["text/plain"] == "<Figure>"
+    assert data["image/png"]["path"] == outcome.artifacts[0].path == "artifacts/s/1/displayed/turn001-1.png"
+    assert (tmp_path / "displayed/turn001-1.png").read_bytes() == b"\x89PNG"
+
+
+async def test_cancelling_closes_the_sandbox_and_keeps_the_turns(tmp_path: Path) -> None:
+    """A cancelled rollout gives its sandbox back; what was finished can still be recorded."""
+    blocked = asyncio.Event()
+
+    def script(n: int) -> Any:
+        async def cell(code: str) -> Observation:
+            blocked.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        return cell
+
+    pool = FakePool(script)
+    rollout = Rollout(settings(ListModel(CELL), pool), sample(), 1, tmp_path, "a")
+    running = asyncio.ensure_future(rollout.run())
+    await blocked.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    assert pool.n_leased == 0
+    assert rollout.outcome.turns[0].action == "x"

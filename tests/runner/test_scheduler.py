@@ -1,0 +1,193 @@
+"""Many trajectories, on fakes: each attempt ends exactly once, in the right file."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.config import Limits
+from runner.errors import JournalError, ModelUnavailable
+from runner.journal import Journal, read_failures, read_trajectories
+from runner.models import Completion, ModelRequest
+from runner.plan import attempts
+from runner.protocols import Fenced
+from runner.records import Trajectory
+from runner.rollout import RolloutSettings
+from runner.scheduler import RunIdentity, Scheduler, attempt_seed, in_one_line
+from sandbox_pool import FakePool
+from tests.runner.factories import sample
+
+IDENTITY = RunIdentity("r", "h", "test", "m", "fenced", "fake", "none", "here", seed=7)
+
+
+class FunctionModel:
+    """Answers with what a function says, which may raise."""
+
+    name = "function"
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+        self.n_in_flight = 0
+        self.max_in_flight = 0
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def complete(self, request: ModelRequest) -> Completion:
+        self.n_in_flight += 1
+        self.max_in_flight = max(self.max_in_flight, self.n_in_flight)
+        try:
+            await asyncio.sleep(0)
+            reply = self.function(request)
+            if asyncio.iscoroutine(reply):
+                reply = await reply
+            return Completion(reply, "stop")
+        finally:
+            self.n_in_flight -= 1
+
+
+def scheduler(
+    journal: Journal, model: FunctionModel, n: int, *, concurrency: int = 4, grace_s: float = 0.0
+) -> Scheduler:
+    settings = RolloutSettings(model, Fenced(None), FakePool(), Limits(max_tries=2), "", True, ())
+    return Scheduler(settings, IDENTITY, journal, concurrency=concurrency, n_total=n, grace_s=grace_s)
+
+
+def plan(n: int, epochs: int = 1) -> Any:
+    return attempts([sample(f"s{i}") for i in range(n)], epochs, done=set())
+
+
+@pytest.fixture(name="no_backoff", autouse=True)
+def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.scheduler.FIRST_RETRY_S", 0.0)
+
+
+async def test_every_attempt_has_one_line(tmp_path: Path) -> None:
+    """All samples and epochs are there once, and no more than `concurrency` ran at a time."""
+    model = FunctionModel(lambda request: "done")
+    with Journal(tmp_path) as journal:
+        await scheduler(journal, model, 60, concurrency=5).run(plan(20, epochs=3))
+
+    counts = Counter(row["attempt"] for row in read_trajectories(tmp_path))
+    assert counts == {f"s{i}@{epoch}": 1 for i in range(20) for epoch in (1, 2, 3)}
+    assert 1 < model.max_in_flight <= 5
+
+
+async def test_first_epochs_come_first() -> None:
+    """A run that is stopped early has covered all samples before any second attempt."""
+    order = [attempt.name for attempt in plan(2, epochs=2)]
+    assert order == ["s0@1", "s1@1", "s0@2", "s1@2"]
+
+
+async def test_failure_of_ours_is_retried(tmp_path: Path) -> None:
+    """An attempt that fails once by our fault ends as a line that tells of the first try."""
+    failed: set[str] = set()
+
+    def once(request: ModelRequest) -> str:
+        if request.sample.id not in failed:
+            failed.add(request.sample.id)
+            raise ModelUnavailable("down")
+        return "done"
+
+    with Journal(tmp_path) as journal:
+        await scheduler(journal, FunctionModel(once), 3).run(plan(3))
+
+    rows = list(read_trajectories(tmp_path))
+    assert len(rows) == 3
+    assert [(row["stop_reason"], row["tries"][0]["owner"]) for row in rows] == [("answer", "engine")] * 3
+    assert list(read_failures(tmp_path)) == []
+
+
+async def test_failure_of_ours_that_stays_is_kept_apart(tmp_path: Path) -> None:
+    """After all tries the attempt is in failures.jsonl with every try, and not in the journal."""
+
+    def bad(request: ModelRequest) -> str:
+        if request.sample.id == "s1":
+            raise ModelUnavailable("down")
+        return "done"
+
+    with Journal(tmp_path) as journal:
+        runner = scheduler(journal, FunctionModel(bad), 3)
+        await runner.run(plan(3))
+
+    assert {row["attempt"] for row in read_trajectories(tmp_path)} == {"s0@1", "s2@1"}
+    (failure,) = read_failures(tmp_path)
+    assert (failure["attempt"], failure["owner"], len(failure["tries"])) == ("s1@1", "engine", 2)
+    statistics = runner.statistics()
+    assert (statistics.n_finished, statistics.n_failed, statistics.n_in_flight) == (2, 1, 0)
+    assert statistics.last_failure == "s1@1: down"
+
+
+async def test_drain_finishes_within_grace_and_leaves_the_rest(tmp_path: Path) -> None:
+    """Draining takes nothing new; what ends in time is a line."""
+    release = asyncio.Event()
+
+    async def wait(request: ModelRequest) -> str:
+        await release.wait()
+        return "done"
+
+    with Journal(tmp_path) as journal:
+        runner = scheduler(journal, FunctionModel(wait), 10, concurrency=3, grace_s=60)
+        running = asyncio.ensure_future(runner.run(plan(10)))
+        while runner.statistics().n_in_flight < 3:  # noqa: ASYNC110 - three workers have no event
+            await asyncio.sleep(0)
+        runner.drain()
+        release.set()
+        await running
+
+    assert len(list(read_trajectories(tmp_path))) == 3
+    assert list(read_failures(tmp_path)) == []
+
+
+@pytest.mark.parametrize("n_signals", [1, 2])
+async def test_drain_cancels_after_grace(tmp_path: Path, n_signals: int) -> None:
+    """What still runs after the grace period, or at the second signal, is recorded as cancelled."""
+
+    async def never(request: ModelRequest) -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    with Journal(tmp_path) as journal:
+        grace_s = 0.0 if n_signals == 1 else 3600.0
+        runner = scheduler(journal, FunctionModel(never), 5, concurrency=2, grace_s=grace_s)
+        running = asyncio.ensure_future(runner.run(plan(5)))
+        while runner.statistics().n_in_flight < 2:  # noqa: ASYNC110 - two workers have no event
+            await asyncio.sleep(0)
+        for _ in range(n_signals):
+            runner.drain()
+        await running
+
+    assert list(read_trajectories(tmp_path)) == []
+    assert [row["stop_reason"] for row in read_failures(tmp_path)] == ["cancelled"] * 2
+
+
+async def test_journal_error_ends_the_run(tmp_path: Path) -> None:
+    """A run directory that cannot be written stops everything at once."""
+
+    class FullJournal(Journal):
+        async def append(self, trajectory: Trajectory) -> None:
+            raise JournalError("cannot write: No space left on device")
+
+    with FullJournal(tmp_path) as journal, pytest.raises(ExceptionGroup) as caught:
+        await scheduler(journal, FunctionModel(lambda request: "done"), 10).run(plan(10))
+
+    assert caught.group_contains(JournalError)
+
+
+def test_seed_depends_on_run_seed_and_attempt() -> None:
+    """The same attempt of the same run seed has the same seed, any other another."""
+    assert attempt_seed(1, "a@1") == attempt_seed(1, "a@1")
+    assert len({attempt_seed(1, "a@1"), attempt_seed(2, "a@1"), attempt_seed(1, "a@2")}) == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "line"), [("", ""), ("one", "one"), ("one\ntwo\n\nthree\n", "one ... three")]
+)
+def test_error_in_one_line(error: str, line: str) -> None:
+    """The first and the last line tell most of a long error."""
+    assert in_one_line(error) == line
