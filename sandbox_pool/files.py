@@ -12,8 +12,9 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from sandbox_pool.errors import SandboxPathError
@@ -225,29 +226,28 @@ class _Collector:
     n_entries: int = 0
 
     def walk(self) -> None:
-        """Go through all folders, in order of their names."""
+        """Go through all folders, in an order that depends on nothing but their names."""
         waiting: list[tuple[str, ...]] = [()]
         while waiting:
             parts = waiting.pop()
-            try:
-                with folder_beneath(self.root, parts) as folder:
-                    waiting += reversed(self._visit(folder, parts))
-            except (OSError, SandboxPathError) as error:
-                self._refuse("/".join(parts), f"folder cannot be read: {error}")
+            with ExitStack() as stack:
+                try:
+                    folder = stack.enter_context(folder_beneath(self.root, parts))
+                    names = _names(folder)
+                except (OSError, SandboxPathError) as error:
+                    self._refuse("/".join(parts), f"folder cannot be read: {error}")
+                    continue
+                waiting += reversed(self._visit(folder, names, parts))
             if self.n_entries > _MAX_ENTRIES:
                 self._refuse("/".join(parts), f"more than {_MAX_ENTRIES} entries: the rest was not looked at")
                 return
 
-    def _visit(self, folder: int, parts: tuple[str, ...]) -> list[tuple[str, ...]]:
-        with os.scandir(folder) as entries:
-            names = []
-            for entry in entries:
-                names.append((entry.name, entry.is_dir(follow_symlinks=False)))
-                if len(names) > _MAX_ENTRIES:
-                    break
+    def _visit(
+        self, folder: int, names: list[tuple[str, bool]], parts: tuple[str, ...]
+    ) -> list[tuple[str, ...]]:
         self.n_entries += len(names)
         inner = []
-        for name, is_folder in sorted(names):
+        for name, is_folder in names:
             path = "/".join((*parts, name))
             if is_folder and len(parts) >= self.limits.max_depth:
                 self._refuse(path, f"deeper than {self.limits.max_depth} folders (max_collect_depth)")
@@ -302,6 +302,13 @@ class _Collector:
             self.files.append(CollectedFile(shown, problem="and more that were not taken"))
 
 
+def _names(folder: int) -> list[tuple[str, bool]]:
+    """Return the names in a folder, sorted, and whether each is a folder; only so many of them."""
+    with os.scandir(folder) as entries:
+        first = islice(entries, _MAX_ENTRIES + 1)
+        return sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in first)
+
+
 @contextmanager
 def _target(into: Path | None, path: str) -> Iterator[int | None]:
     """Open the copy of a file for writing; it and its folders are on disk when the block ends."""
@@ -328,7 +335,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 def collect(
     root: Path, globs: Sequence[str], *, limits: CollectLimits, into: Path | None = None
 ) -> list[CollectedFile]:
-    """Take the files beneath `root` whose path matches a glob, in order of their names.
+    """Take the files beneath `root` whose path matches a glob, in order of their paths.
 
     Nothing may write beneath `root` any more. With `into`, files are copied below that folder and
     synced, with their folders; otherwise their content is returned.
@@ -341,7 +348,7 @@ def collect(
     collector.walk()
     if into is not None:
         _sync_folders(into, [file.path for file in collector.files if file.problem is None])
-    return collector.files
+    return sorted(collector.files, key=lambda file: file.path)
 
 
 def _sync_folders(into: Path, paths: Sequence[str]) -> None:

@@ -125,6 +125,8 @@ class SandboxPool:
         ticket = next(self._tickets)
         caller: asyncio.Future[KernelSandbox] = asyncio.get_running_loop().create_future()
         self._callers[ticket] = caller
+        for number in [n for n in self._state.idle if not self._sandboxes[n].is_fit()]:
+            self._discard_idle(number)
         self._carry_out(self._state.want(ticket))
         limit_s = self.config.acquire_timeout_s
         try:
@@ -214,9 +216,7 @@ class SandboxPool:
     def _on_life(self, number: int, event: Life) -> None:
         match event:
             case Life.ENDED if number in self._state.idle:
-                # Nobody holds it, so that nobody else would notice.
-                logger.warning("idle sandbox died: number=%d", number)
-                self._run(self._retire(number), self._closings)
+                self._discard_idle(number)  # nobody holds it, so that nobody else would notice
             case Life.CLOSING:
                 self._carry_out(self._state.released(number))
             case Life.CLOSED:
@@ -224,6 +224,11 @@ class SandboxPool:
                 self._carry_out(self._state.closed(number))
             case _:
                 pass
+
+    def _discard_idle(self, number: int) -> None:
+        logger.warning("idle sandbox died: number=%d", number)
+        self._carry_out(self._state.released(number))
+        self._run(self._retire(number), self._closings)
 
     async def _retire(self, number: int) -> None:
         sandbox = self._sandboxes.get(number)

@@ -54,7 +54,7 @@ def _warnings(*, is_root: bool, is_linux: bool) -> list[str]:
     ]
     if not is_root:
         found.append(
-            "not root, so sandboxes run as the runner's own user and can read and signal what is that user's, "
+            "not root, so sandboxes run as the runner's user and can read and signal what is that user's, "
             "the runner's environment included: keep secrets out of it, or start as root"
         )
     if not is_linux:

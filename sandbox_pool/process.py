@@ -89,6 +89,12 @@ class KernelProcess:
         """Whether the guardian has not ended; updated by the event loop."""
         return not self._ended.is_set()
 
+    def has_ended(self) -> bool:
+        """Ask the system whether the guardian has ended, which the event loop may not have heard yet."""
+        if not self.is_alive or not hasattr(os, "waitid"):
+            return not self.is_alive
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
     @property
     def exit_status(self) -> int | None:
         """Exit code, minus the signal's number, or None while it lives."""

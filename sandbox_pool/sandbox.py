@@ -103,10 +103,9 @@ class KernelSandbox:
         """Whether a cell can still be executed."""
         return self._process is not None and self._process.is_alive and not self._is_killed
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether close() was called."""
-        return self._closing is not None
+    def is_fit(self) -> bool:
+        """Whether a cell can still be executed, asked of the system."""
+        return self.is_alive and not self._started().has_ended()
 
     # -- life
 

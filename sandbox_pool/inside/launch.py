@@ -183,24 +183,55 @@ def pieces(message: dict[str, Any], max_piece: int, max_message: int) -> list[di
     return [message]
 
 
-def make_app(settings: dict[str, Any]) -> Any:
-    """Return an ipykernel application whose sockets listen.
-
-    It reads and writes no connection file, has no heartbeat (the guardian is one), loses no output
-    when its reader is slow, and sends no message that is larger than its reader takes.
-    """
-    import zmq
-    from ipykernel.kernelapp import IPKernelApp
+def bounded_session(max_sizes: list[int], key: str) -> Any:
+    """Return a session that sends no message that is larger than its reader takes."""
     from jupyter_client.session import Session
-    from traitlets.config import Config
 
     class PiecewiseSession(Session):
         def send(self, stream: Any, msg_or_type: Any, *args: Any, **kwargs: Any) -> Any:
             sent = None
             whole = isinstance(msg_or_type, dict)
-            for part in pieces(msg_or_type, *settings["max_sizes"]) if whole else [msg_or_type]:
+            for part in pieces(msg_or_type, *max_sizes) if whole else [msg_or_type]:
                 sent = super().send(stream, part, *args, **kwargs)
             return sent
+
+    return PiecewiseSession(key=key.encode())
+
+
+def bounded_stream(max_piece: int) -> Any:
+    """Return a class for sys.stdout and sys.stderr that keeps their order and hands on huge texts in pieces.
+
+    Whole, such a text would be copied several times over, and zmq's thread ends the process when that
+    is more than the memory limit allows.
+    """
+    from ipykernel.iostream import OutStream
+
+    written_last: list[Any] = [None]
+
+    class PiecewiseStream(OutStream):
+        def write(self, string: Any) -> Any:
+            before, written_last[0] = written_last[0], self
+            if before is not None and before is not self:
+                before.flush()
+            for start in range(0, max(len(string), 1), max_piece) if isinstance(string, str) else ():
+                if start:
+                    self.flush()  # type: ignore[no-untyped-call]
+                super().write(string[start : start + max_piece])
+            return len(string) if isinstance(string, str) else super().write(string)
+
+    return PiecewiseStream
+
+
+def make_app(settings: dict[str, Any]) -> Any:
+    """Return an ipykernel application whose sockets listen.
+
+    It reads and writes no connection file, has no heartbeat (the guardian is one) and loses no output
+    when its reader is slow.
+    """
+    import zmq
+    from ipykernel import iostream
+    from ipykernel.kernelapp import IPKernelApp
+    from traitlets.config import Config
 
     class App(IPKernelApp):
         def init_connection_file(self) -> None:
@@ -218,10 +249,12 @@ def make_app(settings: dict[str, Any]) -> Any:
                 s.sndhwm = 0  # at the default of 1000 messages, idle is lost under back-pressure
             return super()._bind_socket(s, port)  # type: ignore[no-untyped-call]
 
+    max_sizes = settings["max_sizes"]
+    iostream.OutStream = bounded_stream(max_sizes[0])  # type: ignore[misc] # the app finds it by this name
     config = Config()
     config.HistoryManager.enabled = False  # it would start a thread
     config.InteractiveShell.colors = "nocolor"
-    app = App.instance(config=config, session=PiecewiseSession(key=settings["key"].encode()))
+    app = App.instance(config=config, session=bounded_session(max_sizes, settings["key"]))
     app.initialize([])  # type: ignore[no-untyped-call]
     return app
 

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sandbox_pool import (
+    KernelSandbox,
+    PoolConfig,
+    PoolTimeout,
+    SandboxClosed,
+    SandboxPool,
+    SandboxStartError,
+    UnsupportedHost,
+)
+
+pytestmark = pytest.mark.kernel
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(name="scratch")
+def _scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a short path that any uid may enter; empty again when the test has ended."""
+    folder = Path("/tmp") / f"kft-{os.getpid()}-{os.urandom(3).hex()}"
+    folder.mkdir(mode=0o755)
+    return folder
+
+
+def children() -> set[int]:
+    """Return the processes below this one."""
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+async def pid_of(sandbox: KernelSandbox) -> int:
+    """Return the kernel's process id."""
+    return int((await sandbox.execute("import os; os.getpid()")).result or 0)
+
+
+async def test_nothing_is_left(scratch: Path) -> None:
+    """After a pool has closed there is no process, no folder and no descriptor of it."""
+    before = children()
+    n_fds = psutil.Process().num_fds()
+    config = PoolConfig(scratch=scratch, min_idle=1, max_sandboxes=3)
+    async with SandboxPool(config) as pool, pool.acquire() as sandbox:
+        pid = await pid_of(sandbox)
+        deep = "import os\nfor _ in range(1500):\n  os.mkdir('d'); os.chdir('d')\nos.chmod('.', 0)"
+        await sandbox.execute(deep)
+        assert pool.statistics().n_leased == 1
+    assert not psutil.pid_exists(pid)
+    assert children() <= before
+    assert list(scratch.iterdir()) == []
+    scratch.rmdir()
+    assert psutil.Process().num_fds() <= n_fds
+
+
+async def test_pool_is_bounded_and_fifo() -> None:
+    """Never more than max_sandboxes exist, and who waits is served in order, each by a fresh one."""
+    served: list[int] = []
+    pids: set[int] = set()
+
+    async def work(number: int, pool: SandboxPool) -> None:
+        async with pool.acquire() as sandbox:
+            served.append(number)
+            pids.add(await pid_of(sandbox))
+            assert pool.statistics().n_leased <= 2
+
+    async with SandboxPool(PoolConfig(max_sandboxes=2)) as pool:
+        async with asyncio.TaskGroup() as group:
+            for number in range(5):
+                group.create_task(work(number, pool))
+        now = pool.statistics()
+    assert served == sorted(served)
+    assert len(pids) == 5
+    assert (now.n_started, now.n_closed, now.n_leased, now.n_waiting) == (5, 5, 0, 0)
+
+
+async def test_acquire_times_out() -> None:
+    """With no sandbox free in time acquire() raises PoolTimeout, which says how many are in use."""
+    async with SandboxPool(PoolConfig(max_sandboxes=1, acquire_timeout_s=30)) as pool, pool.acquire():
+        pool.config = pool.config.model_copy(update={"acquire_timeout_s": 0.01})
+        with pytest.raises(PoolTimeout, match=r"1 are in use.*max_sandboxes"):
+            async with pool.acquire():
+                pass
+        assert pool.statistics().n_waiting == 0
+
+
+async def test_acquire_can_be_cancelled_anywhere() -> None:
+    """Cancelled at any moment of a start, acquire() leaves no lease and the pool works on."""
+    async with SandboxPool(PoolConfig(max_sandboxes=2)) as pool:
+
+        async def work() -> None:
+            async with pool.acquire() as sandbox:
+                await sandbox.execute("1")
+
+        for n_turns in (0, 1, 2, 5, 20, 100):
+            task = asyncio.create_task(work())
+            for _ in range(n_turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            now = pool.statistics()
+            assert (now.n_leased, now.n_waiting) == (0, 0)
+        async with pool.acquire() as sandbox:
+            assert (await sandbox.execute("1")).result == "1"
+    assert pool.statistics().n_closed == pool.statistics().n_started
+
+
+async def test_closing_a_pool_while_starting() -> None:
+    """A pool that is left while kernels start takes them down, and tells who waits."""
+    before = children()
+    async with SandboxPool(PoolConfig(min_idle=2, max_sandboxes=2)) as pool:
+        waiting = asyncio.create_task(pool.acquire().__aenter__())
+        await asyncio.sleep(0)
+    with pytest.raises(SandboxClosed):
+        await waiting
+    with pytest.raises(SandboxClosed):
+        await pool.acquire().__aenter__()
+    assert children() <= before
+
+
+async def test_body_error_closes_the_sandbox() -> None:
+    """An exception in the block is not hidden, and the sandbox is gone all the same."""
+    async with SandboxPool() as pool:
+        pids = []
+
+        async def work() -> None:
+            async with pool.acquire() as sandbox:
+                pids.append(await pid_of(sandbox))
+                raise KeyError
+
+        with pytest.raises(KeyError):
+            await work()
+        assert not psutil.pid_exists(pids[0])
+
+
+async def test_dead_idle_sandbox_is_replaced() -> None:
+    """An idle kernel that dies is noticed and never handed out."""
+    async with SandboxPool(PoolConfig(min_idle=1, max_sandboxes=2)) as pool:
+        async with asyncio.timeout(30):
+            while not pool.statistics().n_idle:  # noqa: ASYNC110 - the pool has no event for it
+                await asyncio.sleep(0.01)
+        for child in psutil.Process().children():
+            child.kill()
+        async with pool.acquire() as sandbox:
+            assert (await sandbox.execute("1")).result == "1"
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "match"),
+    [
+        ({"python": "/nowhere/python"}, UnsupportedHost, r"sandbox\.python"),
+        ({"python": "/bin/false"}, SandboxStartError, "exit status 1"),
+        ({"start_timeout_s": 0.001}, SandboxStartError, "start_timeout_s"),
+        ({"memory_bytes": 50 << 20}, SandboxStartError, "wrote"),
+    ],
+)
+async def test_failed_start_says_why(config: dict[str, object], error: type[Exception], match: str) -> None:
+    """A kernel that does not come up is an error that names the setting or holds what it wrote."""
+    async with SandboxPool(PoolConfig.model_validate(config)) as pool:
+        with pytest.raises(error, match=match):
+            async with pool.acquire():
+                pass
+        assert pool.statistics().n_failed_starts >= 1
+
+
+async def test_unusable_scratch_is_unsupported(tmp_path: Path) -> None:
+    """A scratch folder whose path leaves no room for sockets is refused when the pool opens."""
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    with pytest.raises(UnsupportedHost, match=r"longer than .* bytes"):
+        async with SandboxPool(PoolConfig(scratch=long)):
+            pass
+
+
+async def test_uses_before_open_are_refused() -> None:
+    """acquire() on a pool that was not opened says how to open it."""
+    with pytest.raises(SandboxClosed, match="async with"):
+        async with SandboxPool().acquire():
+            pass
+
+
+OWNER = """
+import asyncio, sys
+from sandbox_pool import PoolConfig, SandboxPool
+
+async def main():
+    async with SandboxPool(PoolConfig(max_sandboxes=2)) as pool, pool.acquire() as a, pool.acquire() as b:
+        for sandbox in (a, b):
+            code = (
+                "import os, subprocess\\n"
+                "p = subprocess.Popen(['sleep', '1000'], start_new_session=True, env={})\\n"
+                "print(os.getpid(), os.getppid(), p.pid)"
+            )
+            print((await sandbox.execute(code)).stdout.strip())
+        print(pool._scratch, flush=True)
+        await a.execute("while True: pass", timeout_s=100)
+
+asyncio.run(main())
+"""
+
+
+def test_killed_owner_leaves_no_kernel() -> None:
+    """Kill -9 of the process that owns a pool ends its kernels and their children within seconds."""
+    owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert owner.stdout is not None
+    with owner.stdout:
+        lines = [owner.stdout.readline() for _ in range(3)]
+    pids = [int(word) for line in lines[:2] for word in line.split()]
+    processes = [psutil.Process(pid) for pid in pids]
+    assert len(processes) == 6
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    _, left = psutil.wait_procs(processes, timeout=5)
+    assert left == []
+    subprocess.run(["rm", "-rf", lines[2].strip()], check=True)
