@@ -85,6 +85,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--set", metavar="KEY.PATH=VALUE", action="append", default=[], dest="settings",
         help="set any key of the config; the value is YAML (repeatable)")  # fmt: skip
+    add("--strict-data", action="store_true", help="a sample whose input files are missing is an error")
     add("--dry-run", action="store_true", help="show what would run and what is done already")
     return parser.parse_args(argv)
 
@@ -109,6 +110,7 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
         "samples": arguments.samples,
         "epochs": arguments.epochs,
         "run_dir": arguments.run_dir,
+        "data.strict": arguments.strict_data or None,
     }
     return settings | {key: value for key, value in options.items() if value is not None}
 

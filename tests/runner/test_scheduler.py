@@ -152,11 +152,12 @@ async def test_drain_cancels_after_grace(tmp_path: Path, n_signals: int) -> None
         await asyncio.Event().wait()
         return ""
 
+    model = FunctionModel(never)
     with Journal(tmp_path) as journal:
         grace_s = 0.0 if n_signals == 1 else 3600.0
-        runner = scheduler(journal, FunctionModel(never), 5, concurrency=2, grace_s=grace_s)
+        runner = scheduler(journal, model, 5, concurrency=2, grace_s=grace_s)
         running = asyncio.ensure_future(runner.run(plan(5)))
-        while runner.statistics().n_in_flight < 2:  # noqa: ASYNC110 - two workers have no event
+        while model.n_in_flight < 2:  # noqa: ASYNC110 - two calls have no event
             await asyncio.sleep(0)
         for _ in range(n_signals):
             runner.drain()
