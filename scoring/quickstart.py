@@ -40,26 +40,20 @@ async def score(sample: Sample, trajectory: Trajectory, context: Context) -> Sco
     except ExtractionFault as error:
         return not_scored(trajectory, f"the sandbox that reads the output files failed: {error}", "sandbox")
     verdict = judge(sample.check, final_answer(trajectory), facts, trajectory["stop_reason"])
-    return Score(
-        sample_id=trajectory["sample_id"],
-        epoch=trajectory["epoch"],
-        passed=verdict.passed,
-        score=float(verdict.passed),
-        reason=verdict.reason,
-        owner=trajectory["owner"],
-        scorer=SCORER.name,
-        scorer_version=SCORER.version,
-        profile=SCORER.profile,
-    )
+    return _score(trajectory, verdict.reason, trajectory["owner"], passed=verdict.passed)
 
 
 def not_scored(trajectory: Trajectory, reason: str, owner: str) -> Score:
     """Return the score of an attempt that was not the model's to lose, or that nobody can judge."""
+    return _score(trajectory, reason, owner, passed=None)
+
+
+def _score(trajectory: Trajectory, reason: str, owner: str, *, passed: bool | None) -> Score:
     return Score(
         sample_id=trajectory["sample_id"],
         epoch=trajectory["epoch"],
-        passed=None,
-        score=0.0,
+        passed=passed,
+        score=float(passed is True),
         reason=reason,
         owner=owner,
         scorer=SCORER.name,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scoring.answers import answer_json, answer_number, answer_text, folded
@@ -61,6 +61,7 @@ def test_what_is_no_json_is_a_value_error(reply: str) -> None:
         answer_json(reply)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # cores are shared
 @given(st.text() | st.text(alphabet='answer:Answer 0123456789.,-+eE\n*`[]{}"').map("Answer: ".__add__))
 def test_any_reply_is_read(reply: str) -> None:
     """No text whatsoever makes the readers of answers raise anything but ValueError for JSON."""

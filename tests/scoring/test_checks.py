@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench_data.checks import Check, parse_check
@@ -164,7 +164,7 @@ def test_malformed_facts_fail(kind: str, facts: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", CASES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_no_facts_whatsoever_make_a_judge_raise(kind: str, data: st.DataObject) -> None:
     """What an untrusted sandbox says is any JSON, also in place of any part of good facts."""

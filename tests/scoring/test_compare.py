@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scoring.compare import (
@@ -23,12 +23,14 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # cores are shared
 @given(JSON.filter(lambda value: "nan" not in repr(value) and "inf" not in repr(value)))
 def test_a_value_does_not_differ_from_itself(value: Any) -> None:
     """Comparison is reflexive for all JSON values."""
     assert difference(value, value, 0.0) is None
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # cores are shared
 @given(JSON, JSON)
 def test_any_two_values_can_be_compared_and_shown(expected: Any, actual: Any) -> None:
     """Comparison and the texts about it never raise."""
@@ -100,6 +102,7 @@ def test_rows_are_compared_in_order() -> None:
     assert rows_difference([["a", 1]], ["a"], ["name", "n"], 0) is not None
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # cores are shared
 @given(st.permutations([[1, "a"], [1, "a"], [2, "b"], [3, None]]))
 def test_rows_in_any_order_are_the_same_set(rows: list[list[Any]]) -> None:
     """Order does not count where the check says so, multiplicity does."""

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench_data.checks import parse_check
@@ -178,6 +181,34 @@ async def test_a_program_cannot_claim_that_the_fault_is_ours(
     assert not judge(CALL, None, facts).passed
 
 
+async def test_cancelling_gives_the_sandbox_back(artifact: Any, sandbox_kind: Any, tmp_path: Path) -> None:
+    """A cancelled reading ends at once, and its lease with it."""
+    started, returned = asyncio.Event(), asyncio.Event()
+
+    class Endless(sandbox_kind):
+        async def execute(self, code: str, timeout_s: float = 10.0) -> Observation:
+            """Never end."""
+            started.set()
+            await asyncio.Event().wait()
+            raise AssertionError("unreachable")
+
+    class Pool:
+        @asynccontextmanager
+        async def acquire(self) -> AsyncIterator[Any]:
+            """Lease one, and say when it is given back."""
+            try:
+                yield Endless(tmp_path)
+            finally:
+                returned.set()
+
+    reading = asyncio.create_task(gather_facts(TEXT, artifact("output/x.txt", "a"), Pool()))
+    await started.wait()
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert returned.is_set()
+
+
 def test_only_lines_with_the_nonce_are_facts() -> None:
     """Prints, torn lines, indexes out of range and a second line for a request mean nothing."""
     raw = (
@@ -187,6 +218,7 @@ def test_only_lines_with_the_nonce_are_facts() -> None:
     assert parse_facts(raw, "n", 3) == [{"text": "real"}, None, None]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # cores are shared
 @given(st.binary() | st.binary().map(lambda tail: b"n 0 " + tail))
 def test_any_bytes_are_parsed(raw: bytes) -> None:
     """The file of facts can hold anything."""

@@ -4,7 +4,7 @@ import itertools
 import statistics
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scoring.score import (
@@ -54,6 +54,7 @@ def test_nothing_scored_has_no_rate() -> None:
         assert (report.pass_rate, report.standard_error, report.mean_score) == (None, None, None)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # cores are shared
 @given(st.integers(1, 7).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
 def test_pass_at_k_is_the_share_of_draws_that_hold_a_pass(case: tuple[int, int, int]) -> None:
     """The estimator equals the count over all draws of k out of n attempts."""
@@ -70,6 +71,7 @@ def test_pass_at_k_over_samples() -> None:
     assert report.pass_at_k == pytest.approx({"1": 1 / 6, "2": 1 / 3, "3": 0.5})
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # cores are shared
 @given(st.lists(st.booleans(), min_size=2))
 def test_standard_error_of_single_attempts_is_the_usual_one(passes: list[bool]) -> None:
     """With one attempt a sample it is the sample deviation over the root of n."""
@@ -78,6 +80,7 @@ def test_standard_error_of_single_attempts_is_the_usual_one(passes: list[bool]) 
     assert clustered_standard_error(clusters) == pytest.approx(expected)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # cores are shared
 @given(st.lists(st.booleans(), min_size=2), st.integers(1, 5))
 def test_repeating_each_attempt_adds_no_certainty(passes: list[bool], n_epochs: int) -> None:
     """Attempts of a sample that all end alike count as one."""
