@@ -93,7 +93,10 @@ class KernelProcess:
         """Ask the system whether the guardian has ended, which the event loop may not have heard yet."""
         if not self.is_alive or not hasattr(os, "waitid"):
             return not self.is_alive
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        try:
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True  # someone else has reaped it
 
     @property
     def exit_status(self) -> int | None:

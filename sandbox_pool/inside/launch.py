@@ -135,9 +135,15 @@ def drop(settings: dict[str, Any], guardian: int) -> None:
     os.setsid()
     limit(settings)
     if settings["uid"] is not None:
-        os.setgroups([])
-        os.setresgid(settings["gid"], settings["gid"], settings["gid"])
-        os.setresuid(settings["uid"], settings["uid"], settings["uid"])
+        try:
+            os.setgroups([])
+            os.setresgid(settings["gid"], settings["gid"], settings["gid"])
+            os.setresuid(settings["uid"], settings["uid"], settings["uid"])
+        except PermissionError:
+            raise Unsupported(
+                "started as root without the right to change to another uid (CAP_SETUID, CAP_SETGID): "
+                "grant both, or run as an ordinary user"
+            ) from None
         prctl(PR_SET_DUMPABLE, 1)  # else /proc/self belongs to root
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of uid clears it

@@ -148,6 +148,8 @@ async def test_dead_idle_sandbox_is_replaced() -> None:
                 await asyncio.sleep(0.01)
         for child in psutil.Process().children():
             child.kill()
+            while child.status() != psutil.STATUS_ZOMBIE:
+                pass
         async with pool.acquire() as sandbox:
             assert (await sandbox.execute("1")).result == "1"
 
