@@ -63,6 +63,7 @@ class KernelProcess:
         """
         # Not -I: it would ignore PYTHONHASHSEED. The environment holds nothing that we did not put there.
         command = [str(python), "-s", "-P", str(LAUNCH)]
+        log.touch(mode=0o600)
         with log.open("wb") as log_file:
             popen = subprocess.Popen(
                 command,

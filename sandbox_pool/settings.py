@@ -120,6 +120,7 @@ def launch_settings(
     """Return what launch.py reads from its standard input."""
     return {
         "work": str(home.work),
+        "log": str(home.log),
         "socket_prefix": str(home.socket_prefix),
         "key": key,
         "uid": identity.uid if identity else None,

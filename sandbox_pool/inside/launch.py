@@ -5,7 +5,7 @@ prepares what needs privileges and forks the *kernel*, which gives up all privil
 ordinary ipykernel. The guardian then only waits. Standard input is its lifeline: an `i` interrupts
 the kernel's process group, and the end of it (close() or the death of the runner, by whatever
 signal) kills every process of the sandbox. When the guardian has ended, nothing of the sandbox is
-left; it ends with the kernel's own exit status.
+left, but for its folders while the runner lives; it ends with the kernel's own exit status.
 
 How all processes are found: as root the sandbox has a uid of its own, and one kill(-1) under that
 uid is atomic even against a fork bomb. Otherwise the guardian is the subreaper of all descendants,
@@ -328,6 +328,18 @@ def reap_until_idle(patience_s: float) -> bool:
     return False
 
 
+def remove_folders(settings: dict[str, Any]) -> None:
+    """Remove the sandbox's folders, as the dead runner cannot; the last one out takes the pool's."""
+    import shutil
+
+    top = Path(settings["work"]).parent
+    with suppress(RecursionError):  # a tree deeper than the stack stays
+        shutil.rmtree(top, ignore_errors=True)
+    with suppress(OSError):
+        Path(settings["log"]).unlink()
+        top.parent.rmdir()
+
+
 def send_signal(pid: int, number: int) -> None:
     """Signal a process, or a group by its negative number, that may be gone."""
     with suppress(OSError):
@@ -385,6 +397,7 @@ def main() -> None:
     """Start the kernel and guard it; never returns."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
+    runner = os.getppid()
     settings = read_settings()
     wakeup, wakeup_write = os.pipe()
     os.set_blocking(wakeup_write, False)
@@ -403,7 +416,10 @@ def main() -> None:
         be_kernel(settings, guardian, ready)
         os._exit(0)
     os.close(1)  # so that its end means that the kernel is up, or gone
-    exit_like(guard(settings, kernel, wakeup))
+    status = guard(settings, kernel, wakeup)
+    if os.getppid() != runner:
+        remove_folders(settings)
+    exit_like(status)
 
 
 if __name__ == "__main__":
