@@ -142,6 +142,18 @@ class RunConfig(ConfigModel):
             return {**data, "model": {"client": data["model"]}}
         return data
 
+    @field_validator("benchmark")
+    @classmethod
+    def _absolute_file(cls, benchmark: str) -> str:
+        """Let scoring find the file from whichever folder it is started in."""
+        kind, _, path = benchmark.partition(":")
+        return f"{kind}:{Path(path).absolute()}" if kind == "jsonl" and path else benchmark
+
+    @field_validator("data")
+    @classmethod
+    def _absolute_root(cls, data: DataOptions) -> DataOptions:
+        return data.model_copy(update={"root": data.root.absolute()}) if data.root else data
+
     @field_validator("artifacts")
     @classmethod
     def _relative_globs(cls, globs: tuple[str, ...]) -> tuple[str, ...]:
@@ -203,6 +215,8 @@ def hashable_settings(config: RunConfig) -> dict[str, Any]:
     flat = flatten(config.model_dump(mode="json"))
     # Where a server listens does not change what the model says: the next night may use another.
     flat["model.client"] = flat["model.client"].partition(":")[0]
+    # A file of tasks is known by its digest, wherever it lies.
+    flat["benchmark"] = "jsonl" if flat["benchmark"].startswith("jsonl:") else flat["benchmark"]
     return {k: v for k, v in flat.items() if not any(k == o or k.startswith(o + ".") for o in OPERATIONAL)}
 
 

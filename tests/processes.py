@@ -1,4 +1,4 @@
-"""Which kernels are alive on this machine, and running the commands as a user does."""
+"""Which processes sandboxes have left, and running the commands as a user does."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def kernels() -> set[int]:
-    """Return the process ids of all kernels of all pools on this machine."""
+def processes_below(scratch: Path) -> set[int]:
+    """Return the processes whose environment names this folder: those of sandboxes made in it."""
     found = set()
     for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
             try:
-                command = (folder / "cmdline").read_bytes()
+                environment = (folder / "environ").read_bytes()
             except OSError:
-                continue  # it has ended meanwhile
-            if b"sandbox_pool/inside/" in command:
+                continue  # it has ended meanwhile, or is somebody else's
+            if os.fsencode(scratch) in environment:
                 found.add(int(folder.name))
     return found
 
 
-def wait_until_gone(before: set[int], within_s: float = 5.0) -> set[int]:
-    """Return the kernels that are still there, beside those before, after at most so long."""
+def wait_until_gone(scratch: Path, within_s: float = 5.0) -> set[int]:
+    """Return the processes that still are in this folder's sandboxes after at most so long."""
     deadline = time.monotonic() + within_s
-    while (left := kernels() - before) and time.monotonic() < deadline:
+    while (left := processes_below(scratch)) and time.monotonic() < deadline:
         time.sleep(0.05)
     return left
 
@@ -44,11 +44,12 @@ def run_module(
     )  # fmt: skip
 
 
-def start_module(*arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:
+def start_module(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
     """Start `python -m ...` and return at once."""
     return subprocess.Popen(
         [sys.executable, "-m", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd or ROOT, env=clean_environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd or ROOT,
+        env={**clean_environment(), **environment},
     )  # fmt: skip
 
 

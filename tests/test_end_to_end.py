@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bench_data import load
-from tests.processes import kernels, run_module, start_module, wait_until_gone
+from tests.processes import run_module, start_module, wait_until_gone
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 
@@ -37,17 +37,23 @@ def assert_complete(run_dir: Path, attempts: set[str]) -> None:
     assert n_artifacts > 20
 
 
+@pytest.fixture(name="scratch")
+def _scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for sandboxes, which must be empty and without processes at the end of a test."""
+    return tmp_path_factory.mktemp("scratch")
+
+
 def quickstart_attempts() -> set[str]:
     return {f"{sample.id}@1" for sample in load("quickstart").samples}
 
 
-def test_oracle_passes_everything(tmp_path: Path) -> None:
+def test_oracle_passes_everything(tmp_path: Path, scratch: Path) -> None:
     """The demo: no config, first line says so, every reference solution passes, nothing is left behind."""
-    before = kernels()
-    ran = run_module("runner", "--run-dir", str(tmp_path / "run"))
+    ran = run_module("runner", "--run-dir", str(tmp_path / "run"), TMPDIR=str(scratch))
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("No config given: this is the built-in demo (benchmark quickstart")
-    assert wait_until_gone(before) == set()
+    assert list(scratch.iterdir()) == []
+    assert wait_until_gone(scratch) == set()
     assert_complete(tmp_path / "run", quickstart_attempts())
 
     scored = run_module("scoring", str(tmp_path / "run"))
@@ -83,16 +89,15 @@ def test_protocol_can_be_changed(tmp_path: Path) -> None:
     assert {score["passed"] for score in rows(tmp_path / "scores.jsonl")} == {True}
 
 
-def test_ten_kills_lose_nothing(tmp_path: Path) -> None:
+def test_ten_kills_lose_nothing(tmp_path: Path, scratch: Path) -> None:
     """SIGKILL at ten random moments, a resume each time: one line per attempt, all artifacts there."""
-    before = kernels()
     moments = [random.uniform(0.3, 2.5) for _ in range(10)]
     for moment in moments:
-        run = start_module("runner", "--run-dir", str(tmp_path))
+        run = start_module("runner", "--run-dir", str(tmp_path), TMPDIR=str(scratch))
         time.sleep(moment)
         run.kill()
         run.communicate()
-    assert wait_until_gone(before) == set(), f"kernels survived their runner; moments {moments}"
+    assert wait_until_gone(scratch) == set(), f"kernels survived their runner; moments {moments}"
 
     ran = run_module("runner", "--run-dir", str(tmp_path))
     assert ran.returncode == 0, (moments, ran.stderr)
@@ -100,11 +105,10 @@ def test_ten_kills_lose_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal_drains(tmp_path: Path, number: signal.Signals, code: int) -> None:
+def test_signal_drains(tmp_path: Path, scratch: Path, number: signal.Signals, code: int) -> None:
     """A signal ends the run soon, its exit code says so, no kernel stays, and a resume ends it."""
-    before = kernels()
     options = ["runner", "--samples", "[ct]*", "--concurrency", "2", "--run-dir", str(tmp_path)]
-    run = start_module(*options)
+    run = start_module(*options, TMPDIR=str(scratch))
     journal = tmp_path / "trajectories.jsonl"
     deadline = time.monotonic() + 60
     while not (journal.exists() and journal.stat().st_size) and time.monotonic() < deadline:
@@ -114,7 +118,7 @@ def test_signal_drains(tmp_path: Path, number: signal.Signals, code: int) -> Non
 
     assert run.returncode == code, output
     assert "attempts left: run the same command with --run-dir" in output
-    assert wait_until_gone(before) == set()
+    assert wait_until_gone(scratch) == set()
     n_before = len(rows(journal))
     assert 0 < n_before < 15
 
