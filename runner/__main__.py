@@ -165,7 +165,7 @@ def report(summary: RunSummary) -> int:
     if n_left:
         print(f"{n_left} attempts left: run the same command with --run-dir {summary.run_dir} to go on")
     print(f"score it: python -m scoring {summary.run_dir}")
-    if summary.signal_number is not None:
+    if summary.signal_number is not None and n_left:
         return EXIT_SIGNAL + summary.signal_number
     return EXIT_FAILED if statistics.n_failed else 0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
@@ -135,7 +134,7 @@ async def _run_open(
         n_total=batch.n_attempts - n_done,
         grace_s=config.grace_s,
     )
-    journal.event("run_started", n_attempts=batch.n_attempts, n_done_before=n_done, argv=sys.argv[1:])
+    journal.event("run_started", n_attempts=batch.n_attempts, n_done_before=n_done)
     began_at = time.perf_counter()
     with draining_on_signals(scheduler) as received:
         try:
