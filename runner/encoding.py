@@ -13,17 +13,22 @@ from typing import Any
 
 import orjson
 
-OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+OPTIONS = orjson.OPT_NON_STR_KEYS
 MAX_DEPTH = 100
 """orjson gives up at 254 levels; what lies deeper than this becomes text."""
 
 
 def encode_line(record: Any) -> bytes:
     """Return the record (a dataclass or mapping) as one line of JSON with its newline. Never raises."""
+    return encode(record, OPTIONS | orjson.OPT_APPEND_NEWLINE)
+
+
+def encode(value: Any, options: int = OPTIONS) -> bytes:
+    """Return a value as JSON. Never raises."""
     try:
-        return orjson.dumps(record, option=OPTIONS)
+        return orjson.dumps(value, option=options)
     except (orjson.JSONEncodeError, RecursionError):
-        return orjson.dumps(encodable(record), option=OPTIONS)
+        return orjson.dumps(encodable(value), option=options)
 
 
 def encodable(value: Any, depth: int = 0) -> Any:

@@ -19,6 +19,7 @@ import aiohttp
 import orjson
 
 from runner.config import ModelConfig
+from runner.encoding import encode
 from runner.errors import ConfigError, ContextOverflow, ModelRefused, ModelUnavailable
 from runner.models.base import Completion, ModelRequest
 from runner.models.wire import BadAnswer, is_context_overflow, read_completion, refusal_text
@@ -73,7 +74,7 @@ class OpenAIClient:
 
     async def complete(self, request: ModelRequest) -> Completion:
         """Return the reply to a conversation. See ModelClient.complete for the errors."""
-        body = orjson.dumps(self._body(request), option=orjson.OPT_NON_STR_KEYS)
+        body = encode(self._body(request))
         failure = ""
         for n_failed in range(self._config.max_retries + 1):
             wait_s: float | None = None

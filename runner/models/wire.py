@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,8 +34,8 @@ class BadAnswer(ValueError):  # noqa: N818 - an answer, not an exception of ours
 def read_completion(body: bytes, messages: Sequence[dict[str, Any]]) -> Completion:
     """Return the completion in an answer. Raises BadAnswer with the beginning of the body."""
     try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        answer = parse_json(body)
+    except ValueError as error:
         raise BadAnswer(f"HTTP 200 whose body is not JSON ({error}): {excerpt(body)}") from error
     choices = answer.get("choices") if isinstance(answer, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
@@ -51,6 +52,17 @@ def read_completion(body: bytes, messages: Sequence[dict[str, Any]]) -> Completi
         tool_calls=message.get("tool_calls") or None,
         usage=_usage(answer.get("usage"), messages, text or ""),
     )
+
+
+def parse_json(body: bytes) -> Any:
+    """Return the value in a body. Raises ValueError.
+
+    orjson refuses what a model can make a server write: an escaped lone surrogate, for one.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return json.loads(body)
 
 
 def is_context_overflow(status: int, body: bytes) -> bool:

@@ -230,6 +230,20 @@ async def test_refused_key_is_explained() -> None:
             await ask(server)
 
 
+async def test_lone_surrogates_go_both_ways() -> None:
+    """Half a character, which orjson refuses, neither fails the call nor the next request."""
+    odd = replies(lambda: web.Response(body=b'{"choices": [{"message": {"content": "a\\ud83d"}}]}'))
+    async with StubServer(odd) as server:
+        assert (await ask(server)).text == "a\ud83d"
+        client = OpenAIClient(server.url, config())
+        await client.start()
+        messages = [{"role": "assistant", "content": "a\ud83d"}]
+        await client.complete(ModelRequest(sample("one"), 1, 0, messages))
+        await client.close()
+
+    assert server.requests[-1]["messages"][0]["content"] == "a\\ud83d"
+
+
 async def test_usage_is_estimated_when_the_server_is_silent() -> None:
     """Without usage, a quarter of the characters is counted and marked."""
     silent = replies(lambda: web.json_response({"choices": [{"message": {"content": "12345678"}}]}))
