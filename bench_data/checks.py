@@ -31,7 +31,10 @@ class FileCheckModel(CheckModel):
 
 
 class AnswerNumber(CheckModel):
-    """The final answer is this number: the last number after the last `Answer:`, else in the last line."""
+    """The final answer is this number: the last one in the line of the answer; `1,234.5` is one number.
+
+    That line is the first one after the last `Answer:` that is not blank, else the last one of the reply.
+    """
 
     kind: Literal["answer_number"] = "answer_number"
     value: float
@@ -40,7 +43,10 @@ class AnswerNumber(CheckModel):
 
 
 class AnswerText(CheckModel):
-    """The final answer is one of these words, compared without case, outer white space and full stop."""
+    """The final answer is one of these words, compared without case and final full stop.
+
+    White space, quotes, `*` and backticks around it do not count either.
+    """
 
     kind: Literal["answer_text"] = "answer_text"
     accept: list[str] = Field(min_length=1)
@@ -55,7 +61,10 @@ class AnswerJson(CheckModel):
 
 
 class TableFile(FileCheckModel):
-    """A CSV or XLSX file (by its suffix) holds these rows."""
+    """A table holds these rows: an XLSX file, or text with commas (CSV) or tabs (TSV), by the file's suffix.
+
+    A formula in an XLSX file counts as the value that was saved with it, as null where there is none.
+    """
 
     kind: Literal["table_file"] = "table_file"
     columns: list[str] = Field(min_length=1)
@@ -78,7 +87,10 @@ class JsonFile(FileCheckModel):
 
 
 class TextFile(FileCheckModel):
-    """A UTF-8 text file holds exactly these lines; white space at the end of a line does not count."""
+    """A UTF-8 text file holds exactly these lines.
+
+    White space at the end of a line and blank lines at the end of the file do not count.
+    """
 
     kind: Literal["text_file"] = "text_file"
     lines: list[str]
@@ -94,6 +106,15 @@ class ImageFile(FileCheckModel):
     """Pillow's name: `PNG`, `JPEG`, `GIF`, ..."""
 
     n_frames: int | None = Field(default=None, ge=1)
+    n_repeats: int | None = Field(default=None, ge=0)
+    """How often an animated GIF begins anew; 0: for ever."""
+
+    frame: int = Field(default=0, ge=0)
+    """The frame that this and what follows is about, counted from 0."""
+
+    frame_ms: int | None = Field(default=None, ge=0)
+    """How long it is shown."""
+
     grid_columns: int = Field(default=1, ge=1, le=64)
     grid_rows: int = Field(default=1, ge=1, le=64)
     grid_rgba: list[tuple[float, float, float, float]] | None = None
@@ -113,7 +134,7 @@ class AudioSegment(CheckModel):
     end_s: float
     channel: int = 0
     rms_dbfs: float | None = None
-    """Root mean square relative to full scale, in dB; silence is below -90."""
+    """Root mean square relative to full scale, in dB. All of -90 and below is silence, and equal."""
 
     dominant_hz: float | None = None
 
@@ -169,18 +190,28 @@ class CommandRun(CheckModel):
 
 
 class CommandRuns(FileCheckModel):
-    """A Python program, run with these arguments and input, prints these lines."""
+    """A Python program, run with these arguments and input, prints these lines.
+
+    White space at the end of a line and blank lines at the end do not count.
+    """
 
     kind: Literal["command_runs"] = "command_runs"
     runs: list[CommandRun] = Field(min_length=1)
 
 
 class HtmlElement(CheckModel):
-    """An element that a page must have: same tag, these attributes, this text (white space folded)."""
+    """An element that a page must have: same tag, these attributes, this text (white space folded).
+
+    Its `class` has at least these classes; `method` and `type` are compared without case, as HTML does;
+    every other attribute is equal.
+    """
 
     tag: str
     attributes: dict[str, str] = {}
     text: str | None = None
+    within: str | None = None
+    """The tag of an element around it, at any depth."""
+
     count: int | None = None
     """How many such elements there must be; None: at least one."""
 
@@ -190,6 +221,8 @@ class HtmlFile(FileCheckModel):
 
     kind: Literal["html_file"] = "html_file"
     elements: list[HtmlElement] = Field(min_length=1)
+    ordered: bool = False
+    """Whether each begins after the one before it in this list, or is the same element."""
 
 
 class AllOf(CheckModel):

@@ -25,6 +25,7 @@ from bench_data.checks import (
 from scoring.compare import (
     difference,
     is_close,
+    is_number,
     lines_difference,
     rows_difference,
     show,
@@ -34,6 +35,11 @@ from scoring.compare import (
 Facts = Mapping[str, Any]
 
 MALFORMED = "the facts about it are malformed"
+
+SILENCE_DBFS = -90.0
+"""All levels up to here count as the same."""
+
+CASELESS_ATTRIBUTES = frozenset({"method", "type"})
 
 
 def _table(check: TableFile, facts: Facts) -> str | None:
@@ -60,7 +66,7 @@ def _text(check: TextFile, facts: Facts) -> str | None:
 
 
 def _image(check: ImageFile, facts: Facts) -> str | None:
-    for name in ("width", "height", "format", "n_frames"):
+    for name in ("width", "height", "format", "n_frames", "n_repeats", "frame_ms"):
         expected = getattr(check, name)
         if expected is not None and facts.get(name) != expected:
             return f"{name} {show(facts.get(name))}, expected {show(expected)}"
@@ -112,8 +118,14 @@ def _segment(check: AudioFile, index: int, found: Any) -> str | None:
         expected = getattr(wanted, name)
         if expected is None or is_close(expected, found.get(name), tol):
             continue
+        if name == "rms_dbfs" and expected <= SILENCE_DBFS and _is_silent(found.get(name)):
+            continue
         return f"{where}: {name} {show(found.get(name))}, expected {expected:g} within {tol:g}"
     return None
+
+
+def _is_silent(level: Any) -> bool:
+    return is_number(level) and bool(level <= SILENCE_DBFS)
 
 
 def _sqlite(check: SqliteQuery, facts: Facts) -> str | None:
@@ -183,21 +195,27 @@ def _html(check: HtmlFile, facts: Facts) -> str | None:
     elements = facts.get("elements")
     if not isinstance(elements, list):
         return MALFORMED
+    position = 0
     for wanted in check.elements:
-        n_found = sum(_fits(wanted, element) for element in elements)
-        if (n_found == wanted.count) if wanted.count is not None else n_found > 0:
-            continue
-        n_wanted = "at least one" if wanted.count is None else wanted.count
+        found = [index for index, element in enumerate(elements) if _fits(wanted, element)]
         text = f" with text {show(wanted.text)}" if wanted.text is not None else ""
-        return f"{n_found} <{wanted.tag}> with {show(wanted.attributes)}{text}, expected {n_wanted}"
+        within = f" within <{wanted.within}>" if wanted.within is not None else ""
+        name = f"<{wanted.tag}> with {show(wanted.attributes)}{text}{within}"
+        if not ((len(found) == wanted.count) if wanted.count is not None else found):
+            return f"{len(found)} {name}, expected {'at least one' if wanted.count is None else wanted.count}"
+        if check.ordered and found:
+            if found[-1] < position:
+                return f"{name} comes too early"
+            position = next(index for index in found if index >= position)
     return None
 
 
 def _fits(wanted: HtmlElement, element: Any) -> bool:
     match element:
-        case {"tag": str(tag), "attributes": dict(attributes), "text": str(text)}:
+        case {"tag": str(tag), "attributes": dict(attributes), "text": str(text), "within": list(within)}:
             return (
                 tag == wanted.tag.lower()
+                and (wanted.within is None or wanted.within.lower() in within)
                 and all(_has(attributes, name.lower(), value) for name, value in wanted.attributes.items())
                 and (wanted.text is None or " ".join(text.split()) == " ".join(wanted.text.split()))
             )
@@ -205,10 +223,12 @@ def _fits(wanted: HtmlElement, element: Any) -> bool:
 
 
 def _has(attributes: Mapping[Any, Any], name: str, value: str) -> bool:
-    """Tell whether an element has an attribute; one with several classes has each of them."""
+    """Tell whether an element has an attribute, as `HtmlElement` says."""
     found = attributes.get(name)
     if name == "class" and isinstance(found, str):
         return set(value.split()) <= set(found.split())
+    if name in CASELESS_ATTRIBUTES and isinstance(found, str):
+        return found.lower() == value.lower()
     return bool(found == value)
 
 

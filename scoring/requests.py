@@ -53,13 +53,14 @@ def request_of(check: FileCheck) -> dict[str, Any]:
         case SqliteQuery():
             request["query"] = check.query
         case ImageFile():
-            request |= {"grid_columns": check.grid_columns, "grid_rows": check.grid_rows}
+            request |= check.model_dump(include={"frame", "grid_columns", "grid_rows"})
         case AudioFile():
             request["segments"] = [
                 s.model_dump(include={"start_s", "end_s", "channel"}) for s in check.segments
             ]
         case HtmlFile():
             request["tags"] = sorted({element.tag.lower() for element in check.elements})
+            request["around"] = sorted({e.within.lower() for e in check.elements if e.within is not None})
         case PythonCalls():
             request["calls"] = [c.model_dump(include={"function", "args", "kwargs"}) for c in check.calls]
             request["timeout_s"] = CALLS_TIMEOUT_S

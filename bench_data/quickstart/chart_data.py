@@ -155,7 +155,7 @@ GENRES = ("crime", "history", "poetry", "science", "travel", "young adult", None
 
 @cache
 def _library() -> tuple[tuple[tuple[int, str, str | None], ...], tuple[tuple[Any, ...], ...]]:
-    draw = Draw("library")
+    draw = Draw("library 5")
     books = tuple((n, f"Book {n:02}", draw.pick(GENRES)) for n in range(1, 46))
     loans = []
     for n in range(1, 421):

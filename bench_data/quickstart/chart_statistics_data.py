@@ -25,7 +25,8 @@ COMMUTE_EDGES_MIN = (0, 15, 30, 45, 60, 75, 90)
 def _commute_min() -> tuple[int | None, ...]:
     draw = Draw("commute")
     # Many people round what they say to a quarter of an hour, so the edges of the bins matter.
-    answers = [max(1, round(draw.bell(38, 20))) for _ in range(180)]
+    # Some take so long that a last bin which ends at 105 would lose them.
+    answers = [*(max(1, round(draw.bell(38, 20))) for _ in range(176)), 97, 112, 128, 150]
     rounded = [round(n / 15) * 15 or 5 if draw.chance(0.4) else n for n in answers]
     return tuple(None if draw.chance(0.05) else n for n in rounded)
 
@@ -90,7 +91,7 @@ def outlier_minutes() -> dict[str, list[int]]:
 @cache
 def _growth() -> tuple[tuple[int, int], ...]:
     """(minute, cells per ml): a lag, then doubling about every 47 minutes, then a plateau."""
-    draw = Draw("growth")
+    draw = Draw("growth 8")
     rows = []
     for minute in range(0, 721, 20):
         doublings = min(max(minute - 100, 0), 440) / 47
@@ -126,7 +127,7 @@ class Bean(NamedTuple):
 @cache
 def _beans() -> tuple[tuple[Bean, ...], tuple[Bean, ...]]:
     """Known beans, and beans whose variety the file does not tell."""
-    draw = Draw("beans")
+    draw = Draw("beans 29")
     kinds = {"borlotti": (120, 520), "cannellini": (134, 500)}
 
     def bean() -> Bean:

@@ -111,21 +111,29 @@ def _reverse_animation() -> Sample:
     strip = blank(6 * 32, 32, (40, 60, 90, 255))
     for n in range(6):
         fill(strip, (32 * n + 4 * n, 8, 32 * n + 4 * n + 8, 24), (240, 200 - 30 * n, 40, 255))
-    last = crop(strip, (160, 0, 192, 32))
+    frames = [crop(strip, (left, 0, left + 32, 32)) for left in range(160, -1, -32)]
     return Sample(
         id="image-reverse-animation",
         category=CATEGORY,
         messages=({"role": "user", "content": REVERSE_ANIMATION},),
         files=(SampleFile("data/strip.png", partial(png, strip)),),
-        check=ImageFile(
-            path="output/backwards.gif",
-            width=32,
-            height=32,
-            format="GIF",
-            n_frames=6,
-            grid_columns=8,
-            grid_rows=4,
-            grid_rgba=grid_means(last, 8, 4),
+        check=AllOf(
+            checks=[
+                ImageFile(
+                    path="output/backwards.gif",
+                    width=32,
+                    height=32,
+                    format="GIF",
+                    n_frames=6,
+                    n_repeats=0,
+                    frame=n,
+                    frame_ms=100,
+                    grid_columns=8,
+                    grid_rows=4,
+                    grid_rgba=grid_means(frame, 8, 4),
+                )
+                for n, frame in enumerate(frames)
+            ]
         ),
         reference=_REVERSE_ANIMATION_REFERENCE,
         decoy=with_mistake(_REVERSE_ANIMATION_REFERENCE, "frames[::-1]", "frames"),
@@ -138,7 +146,8 @@ _STAINS: dict[str, tuple[Box, ...]] = {
     # A frame is wider and higher than the square, but has fewer pixels.
     "frame": ((4, 4, 44, 7), (4, 4, 7, 44), (41, 4, 44, 44)),
     "bar": ((50, 6, 86, 12),),
-    "dots": ((80, 20, 86, 26), (80, 40, 92, 46)),
+    # The second touches the square at a corner.
+    "dots": ((80, 20, 86, 26), (74, 50, 86, 56)),
 }
 
 

@@ -41,8 +41,7 @@ Write a Python module output/roman.py with two functions:
 - to_roman(number) returns the Roman numeral of an integer from 1 to 3999 in its usual form, in capitals
   (4 is "IV", 1990 is "MCMXC"). For an integer outside this range it raises ValueError.
 - from_roman(text) returns the integer that a numeral in that form stands for. For every other string, such
-  as "", "iv", "IIII" or "IM", it raises ValueError.
-Importing the module prints nothing."""
+  as "", "iv", "IIII" or "IM", it raises ValueError."""
 
 _ROMAN_NUMERALS_REFERENCE = Solution(
     cells=(
@@ -96,7 +95,7 @@ def _roman_numerals() -> Sample:
         *_returns("to_roman", *(((number,), numeral) for number, numeral in numerals)),
         *_returns("from_roman", *(((numeral,), number) for number, numeral in numerals)),
         *_refuses("to_roman", 0, -5, 4000),
-        *_refuses("from_roman", "", "xiv", "IIII", "VX", "IM", "MMMM", "X I", "ABC"),
+        *_refuses("from_roman", "", "xiv", "IIII", "VX", "IM", "MMMM", "X I", " XI", "XI\n", "ABC"),
     ]
     return Sample(
         id="software-roman-numerals",
@@ -222,6 +221,7 @@ def _recent_cache() -> Sample:
         ((2, [*put_abc[:2], ["put", "b", 9], *get_abc]), [1, 9, None]),
         ((2, [*put_abc[:2], ["get", "x"], put_abc[2], *get_abc]), [None, None, 2, 3]),
         ((1, [*put_abc, *get_abc]), [None, None, 3]),
+        ((2, [["put", "a", 0], put_abc[1], ["get", "a"], put_abc[2], *get_abc]), [0, 0, None, 3]),
     )
     return Sample(
         id="software-recent-cache",

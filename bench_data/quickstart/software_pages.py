@@ -79,8 +79,10 @@ def _top_words() -> Sample:
             stdin=rhyme, argv=["-n", "6"], stdout_lines=["the 3", "an 2", "end 2", "sang 2", "ant 1", "owl 1"]
         ),
         CommandRun(stdin="pear fig-pear 12 fig", argv=["-n", "9"], stdout_lines=["fig 2", "pear 2"]),
+        CommandRun(stdin="b2b café a_b", argv=["-n", "9"], stdout_lines=["b 3", "a 1", "caf 1"]),
         CommandRun(stdin="", stdout_lines=[]),
         CommandRun(stdin="a b", argv=["-n", "0"], stdout_lines=[], exit_code=2),
+        CommandRun(stdin="a b", argv=["-n", "1.5"], stdout_lines=[], exit_code=2),
         CommandRun(stdin="a b", argv=["-n", "many"], stdout_lines=[], exit_code=2),
     ]
     return Sample(
@@ -158,11 +160,16 @@ def _menu_page() -> Sample:
     elements = [
         HtmlElement(tag="title", text="Menu", count=1),
         HtmlElement(tag="h1", text="Today's menu", count=1),
+        HtmlElement(tag="table", count=1),
         HtmlElement(tag="table", attributes={"id": "dishes"}, count=1),
         HtmlElement(tag="tr", count=len(names)),
-        HtmlElement(tag="tr", attributes={"class": "dish"}, count=len(names)),
-        *(HtmlElement(tag="td", attributes={"class": "name"}, text=name, count=1) for name in names),
-        *(HtmlElement(tag="td", attributes={"class": "price"}, text=price, count=1) for price in prices),
+        HtmlElement(tag="tr", attributes={"class": "dish"}, within="table", count=len(names)),
+        HtmlElement(tag="td", within="tr", count=2 * len(names)),
+        *(
+            HtmlElement(tag="td", attributes={"class": kind}, text=text, count=1)
+            for dish in zip(names, prices, strict=True)
+            for kind, text in zip(("name", "price"), dish, strict=True)
+        ),
         HtmlElement(tag="p", attributes={"id": "count"}, text="4", count=1),
     ]
     return Sample(
@@ -170,7 +177,7 @@ def _menu_page() -> Sample:
         category=CATEGORY,
         messages=({"role": "user", "content": MENU_PAGE},),
         files=(SampleFile("data/menu.json", partial(json_bytes, _MENU)),),
-        check=HtmlFile(path="output/menu.html", elements=elements),
+        check=HtmlFile(path="output/menu.html", elements=elements, ordered=True),
         reference=_MENU_PAGE_REFERENCE,
         # A browser takes "<maison>" for a tag.
         decoy=with_mistake(_MENU_PAGE_REFERENCE, 'html.escape(dish["name"])', 'dish["name"]'),
@@ -186,7 +193,7 @@ and a label that belongs to it by its for attribute:
 - topic: a select, label "Topic", with three options whose values and texts are: order, "An order"; bill,
   "A bill"; other, "Something else"
 - message: a textarea of at most 500 characters (maxlength), label "Message"
-At its end the form has one button of type submit with the text "Send". There are no other labels, options
+At its end the form has one button (type="submit") with the text "Send". There are no other labels, options
 and buttons."""
 
 _CONTACT_FORM_REFERENCE = Solution(
@@ -225,18 +232,27 @@ def _contact_form() -> Sample:
     options = {"order": "An order", "bill": "A bill", "other": "Something else"}
     elements = [
         HtmlElement(tag="h1", text="Contact us", count=1),
+        HtmlElement(tag="form", count=1),
         HtmlElement(tag="form", attributes={"action": "/contact", "method": "post"}, count=1),
         *(HtmlElement(tag="label", attributes={"for": key}, text=text) for key, text in labels.items()),
         HtmlElement(tag="label", count=len(labels)),
-        HtmlElement(tag="input", attributes={"id": "fullname", "name": "fullname"}, count=1),
-        HtmlElement(tag="input", attributes={"id": "email", "name": "email", "type": "email"}, count=1),
-        HtmlElement(tag="select", attributes={"id": "topic", "name": "topic"}, count=1),
-        *(HtmlElement(tag="option", attributes={"value": key}, text=text) for key, text in options.items()),
+        HtmlElement(tag="input", attributes={"id": "fullname", "name": "fullname"}, within="form", count=1),
+        HtmlElement(
+            tag="input", attributes={"id": "email", "name": "email", "type": "email"}, within="form", count=1
+        ),
+        HtmlElement(tag="select", attributes={"id": "topic", "name": "topic"}, within="form", count=1),
+        *(
+            HtmlElement(tag="option", attributes={"value": key}, within="select", text=text)
+            for key, text in options.items()
+        ),
         HtmlElement(tag="option", count=len(options)),
         HtmlElement(
-            tag="textarea", attributes={"id": "message", "name": "message", "maxlength": "500"}, count=1
+            tag="textarea",
+            attributes={"id": "message", "name": "message", "maxlength": "500"},
+            within="form",
+            count=1,
         ),
-        HtmlElement(tag="button", attributes={"type": "submit"}, text="Send", count=1),
+        HtmlElement(tag="button", attributes={"type": "submit"}, within="form", text="Send", count=1),
         HtmlElement(tag="button", count=1),
     ]
     return Sample(

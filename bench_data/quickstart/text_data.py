@@ -73,6 +73,7 @@ def surnames_txt() -> bytes:
 _CHINESE = (
     "山下有一条小河", "河水从山上流下来", "每天早上7点", "老人在河边钓鱼", "孩子们在山上放风筝",
     "春天的花开了", "他坐上Z19次火车", "火车从北京开往西安", "雨下了3天", "山里的夜很安静",
+    "李喆在桥上等朋友",
 )  # fmt: skip
 
 
@@ -103,6 +104,8 @@ _PAIRS = (
     ("Our bank, alas, is closed.", "Unsere Bank ist leider geschlossen.", "Bank"),
     ("They sat on the bank of the river.", "Sie saßen am Ufer des Flusses.", "Ufer"),
     ("Reeds grow along the bank.", "Schilf wächst am Ufer.", "Ufer"),
+    ("A bench stands on the bank.", "Am Ufer steht eine Bank.", "Bank"),
+    ("The road follows the bank.", "Die Uferstraße folgt dem Fluss.", "other"),
     ("Bank robbery in broad daylight!", "Banküberfall am helllichten Tag!", "other"),
     ("The plane began to bank left.", "Das Flugzeug legte sich in die linke Kurve.", "other"),
     ("The bankers met at the banquet.", "Die Banker trafen sich beim Bankett.", None),
@@ -110,7 +113,7 @@ _PAIRS = (
     ("He sat down on the bench.", "Er setzte sich auf die Bank.", None),
     ("It rained all day.", "Es regnete den ganzen Tag.", None),
 )
-"""English, German, and how the German renders the English word `bank`; None where it is not there."""
+"""English, German, and which group the line belongs to; None where the English has no word `bank`."""
 
 
 @cache
@@ -125,6 +128,6 @@ def parallel_tsv() -> bytes:
 
 
 def bank_renderings() -> dict[str, int]:
-    """How often `bank` was translated as `Bank`, as `Ufer` and otherwise."""
+    """How many of the lines with `bank` have `Bank` in German, how many else `Ufer`, how many neither."""
     counts = Counter(rendering for _, _, rendering in _parallel() if rendering)
     return {name: counts[name] for name in ("Bank", "Ufer", "other")}

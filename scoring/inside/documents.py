@@ -30,7 +30,7 @@ def read_json(path: Path, request: dict[str, Any], root: Path) -> dict[str, Any]
 
 def read_html(path: Path, request: dict[str, Any], root: Path) -> dict[str, Any]:
     """Return the elements that have one of the requested tags, in the order of the page."""
-    page = _Page(set(request["tags"]))
+    page = _Page(set(request["tags"]), set(request["around"]))
     page.feed(decode(path))
     page.close()
     page.end_all()
@@ -50,11 +50,12 @@ def _refuse_constant(name: str) -> None:
 
 
 class _Page(HTMLParser):
-    """Collects elements with their attributes and their text, that of their children included."""
+    """Collects elements with attributes, text (that of children included) and the asked tags around them."""
 
-    def __init__(self, tags: set[str]) -> None:
+    def __init__(self, tags: set[str], around: set[str]) -> None:
         super().__init__(convert_charrefs=True)
         self.tags = tags
+        self.around = around
         self.found: list[dict[str, Any]] = []
         self.open: list[tuple[str, int, dict[str, Any] | None]] = []
         self.pieces: list[str] = []
@@ -64,7 +65,9 @@ class _Page(HTMLParser):
             self.handle_endtag(tag)
         element = None
         if tag in self.tags:
-            element = {"tag": tag, "attributes": {name: value or "" for name, value in attrs}, "text": ""}
+            within = {name for name, _, _ in self.open} & self.around
+            attributes = {name: value or "" for name, value in attrs}
+            element = {"tag": tag, "attributes": attributes, "text": "", "within": sorted(within)}
             self.found.append(element)
         if len(self.found) > MAX_ELEMENTS or len(self.open) > MAX_DEPTH:
             raise ValueError(f"more than {MAX_ELEMENTS:,} elements, or nested deeper than {MAX_DEPTH}")

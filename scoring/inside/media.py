@@ -15,10 +15,10 @@ SILENCE_DBFS = -200.0
 
 
 def read_image(path: Path, request: dict[str, Any], root: Path) -> dict[str, Any]:
-    """Return size, format, frames, distinct colours and the mean RGBA of each field of a grid.
+    """Return size, format, frames, and of one frame time, colours and the mean RGBA of each field of a grid.
 
     Column i of n spans the pixels from i * width // n up to (i + 1) * width // n; rows likewise.
-    Means are of the first frame and of plain channel values, whatever their alpha.
+    Means are of plain channel values, whatever their alpha.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -37,8 +37,13 @@ def read_image(path: Path, request: dict[str, Any], root: Path) -> dict[str, Any
                 "height": picture.height,
                 "format": picture.format,
             }
-            rgba = picture.convert("RGBA")
             facts["n_frames"] = getattr(picture, "n_frames", 1)
+            facts["n_repeats"] = picture.info.get("loop")
+            if request["frame"] >= facts["n_frames"]:
+                raise ValueError(f"it has no frame {request['frame']}, only {facts['n_frames']}")
+            picture.seek(request["frame"])
+            facts["frame_ms"] = picture.info.get("duration")
+            rgba = picture.convert("RGBA")
     colours = rgba.getcolors(MAX_COLOURS)
     facts["n_colours"] = MAX_COLOURS + 1 if colours is None else len(colours)
     facts["grid_rgba"] = _grid_means(rgba, request["grid_columns"], request["grid_rows"])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from bench_data.quickstart import chart_data, chart_statistics_data, mathematics_data, text_data
+import numpy as np
+
+from bench_data.quickstart import chart_data, chart_statistics_data, image_layout, mathematics_data, text_data
 from bench_data.quickstart import text_records_data as records
 
 
@@ -37,6 +39,40 @@ def test_the_edges_of_the_bins_are_hit() -> None:
     said = chart_statistics_data._commute_min()
     assert sum(n is not None and n % 15 == 0 for n in said) > 20
     assert None in said
+    assert any(n is not None and n >= 105 for n in said), "the last bin is no wider than the others"
+
+
+def test_equals_among_the_genres_occur() -> None:
+    """The alphabet decides within the five genres, and not which they are or which is first."""
+    counts = [n for _, n in chart_data.loans_by_genre("2023")]
+    assert len(set(counts[:5])) < 5
+    assert counts[0] > counts[1]
+    assert counts[4] > counts[5]
+
+
+def test_the_ends_of_the_growth_phase_matter() -> None:
+    """Without the first or the last count of the phase, the doubling time is another."""
+    points = dict(chart_statistics_data._growth())
+
+    def doubling_time(first: int, last: int) -> float:
+        minutes = range(first, last + 1, 20)
+        return 1 / float(np.polyfit(minutes, [math.log2(points[m]) for m in minutes], 1)[0])
+
+    right = chart_statistics_data.doubling_time_min()
+    assert math.isclose(doubling_time(120, 500), right, rel_tol=1e-9)
+    assert min(abs(doubling_time(*ends) - right) for ends in ((140, 500), (120, 480), (140, 480))) > 0.02
+
+
+def test_stains_touch_at_a_corner() -> None:
+    """Whoever takes a corner for contact finds a larger stain."""
+    (_, _, right, bottom), *_ = image_layout._STAINS["square"]
+    assert any((left, top) == (right, bottom) for left, top, _, _ in image_layout._STAINS["dots"])
+
+
+def test_the_chinese_text_needs_its_encoding() -> None:
+    """The older encoding, GB 2312, lacks one of its characters."""
+    text = text_data.chinese_txt()
+    assert len(text.decode("gb2312", "ignore")) < len(text.decode("gb18030"))
 
 
 def test_no_bean_has_a_tie_for_the_fifth_neighbour() -> None:

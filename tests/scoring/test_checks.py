@@ -114,12 +114,23 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, dict[str, Any]]
     "html_file": (
         {
             "path": "x.html",
-            "elements": [{"tag": "A", "attributes": {"class": "big"}, "text": "go  on", "count": 1}],
+            "elements": [
+                {"tag": "A", "attributes": {"class": "big"}, "text": "go  on", "within": "P", "count": 1}
+            ],
         },
-        {"elements": [{"tag": "a", "attributes": {"class": "red big", "href": "/"}, "text": "go on"}]},
         {
-            "0 <A> with {'class': 'big'} with text 'go  on', expected 1": {
-                "elements": [{"tag": "a", "attributes": {}, "text": "go on"}]
+            "elements": [
+                {
+                    "tag": "a",
+                    "attributes": {"class": "red big", "href": "/"},
+                    "text": "go on",
+                    "within": ["p"],
+                }
+            ]
+        },
+        {
+            "0 <A> with {'class': 'big'} with text 'go  on' within <P>, expected 1": {
+                "elements": [{"tag": "a", "attributes": {"class": "big"}, "text": "go on", "within": []}]
             }
         },
     ),
@@ -206,6 +217,46 @@ def test_answers_are_judged(data: dict[str, Any], right: str, wrong: str, reason
     assert judge(check, right, {}).passed
     assert judge(check, wrong, {}).reason == reason
     assert judge(check, None, {}, "max_turns").reason == "no final answer (stop_reason: max_turns)"
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "passes"),
+    [(-200, -90, True), (-90, -200, True), (-95.5, -120.25, True), (-200, -89.9, False), (-89, -200, False)],
+)
+def test_silence_is_silence(expected: float, found: float, passes: bool) -> None:
+    """At -90 dBFS and below, nobody hears how quiet it is: a little noise is as good as zeros."""
+    segment = {"start_s": 0, "end_s": 1, "rms_dbfs": expected}
+    check = parse_check({"kind": "audio_file", "path": "x.wav", "segments": [segment]})
+    assert judge(check, None, facts_for(check, {"segments": [{"rms_dbfs": found}]})).passed is passes
+
+
+def test_elements_in_order() -> None:
+    """Each may be the one before it or come after it; one that only comes earlier fails."""
+    page = [
+        {"tag": tag, "attributes": attributes, "text": text, "within": []}
+        for tag, attributes, text in [("p", {"id": "a"}, "1"), ("p", {}, "2"), ("b", {}, "3"), ("p", {}, "1")]
+    ]
+
+    def reason(*wanted: dict[str, Any]) -> str:
+        check = parse_check({"kind": "html_file", "path": "x", "elements": wanted, "ordered": True})
+        return judge(check, None, facts_for(check, {"elements": page})).reason
+
+    one, two, three = {"tag": "p", "text": "1"}, {"tag": "p", "text": "2"}, {"tag": "b", "text": "3"}
+    assert reason({"tag": "p", "count": 3}, one, {"tag": "i", "count": 0}, two, three, one) == AS_EXPECTED
+    assert reason(three, two) == "x: <p> with {} with text '2' comes too early"
+    assert reason(two, {"tag": "p", "attributes": {"id": "a"}}) == "x: <p> with {'id': 'a'} comes too early"
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "passes"),
+    [("method", "POST", True), ("type", "Post", True), ("type", "get", False), ("id", "POST", False)],
+)
+def test_method_and_type_have_no_case(name: str, found: str, passes: bool) -> None:
+    """HTML compares the words for these without case; other attributes are equal or not."""
+    wanted = {"tag": "x", "attributes": {name: "post"}}
+    check = parse_check({"kind": "html_file", "path": "x", "elements": [wanted]})
+    element = {"tag": "x", "attributes": {name: found}, "text": "", "within": []}
+    assert judge(check, None, facts_for(check, {"elements": [element]})).passed is passes
 
 
 def test_all_of_passes_when_every_part_does() -> None:

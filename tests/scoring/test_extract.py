@@ -127,6 +127,21 @@ def test_image(files: Path, reason_of: Reason) -> None:
     assert reason_of(check | tall) == "x.png: too small for a grid of 1 x 3 fields"
 
 
+def test_animation(files: Path, reason_of: Reason) -> None:
+    """Each frame's colours and time are read, and how often the whole is repeated."""
+    frames = [Image.new("RGB", (2, 2), colour) for colour in ((255, 0, 0), (0, 0, 255))]
+    frames[0].save(files / "x.gif", save_all=True, append_images=frames[1:], duration=[100, 40], loop=0)
+    frames[0].save(files / "once.gif", save_all=True, append_images=frames[1:], duration=100)
+    check = {"kind": "image_file", "path": "x.gif", "n_frames": 2, "n_repeats": 0}
+    red, blue = {"grid_rgba": [[255, 0, 0, 255]]}, {"grid_rgba": [[0, 0, 255, 255]]}
+    assert reason_of(check | red | {"frame_ms": 100}) == OK
+    assert reason_of(check | blue | {"frame": 1, "frame_ms": 40}) == OK
+    assert "mean RGBA" in reason_of(check | red | {"frame": 1})
+    assert reason_of(check | {"frame": 1, "frame_ms": 100}) == "x.gif: frame_ms 40, expected 100"
+    assert reason_of(check | {"frame": 2}) == "x.gif: it has no frame 2, only 2"
+    assert reason_of(check | {"path": "once.gif"}) == "once.gif: n_repeats None, expected 0"
+
+
 def write_wav(path: Path, samples: np.ndarray, width_bytes: int, rate_hz: int = 8000) -> None:
     """Write samples from -1 to 1, shape (n, channels), as PCM."""
     if width_bytes == 1:
@@ -207,6 +222,8 @@ def test_html(files: Path, reason_of: Reason) -> None:
     assert has(tag="img", attributes={"alt": "A"}, text="")
     assert has(tag="div", text="in div")
     assert not has(tag="img", attributes={"alt": "B"})
+    assert has(tag="b", within="ul", count=1)
+    assert not has(tag="p", within="ul")
 
 
 MODULE = """
