@@ -200,8 +200,9 @@ class Rollout:
 
     async def _put_input(self, sandbox: Sandbox, file: SampleFile) -> None:
         try:
-            content = file.content if isinstance(file.content, Path) else file.content()
-            await sandbox.put(file.path, content)
+            content = file.content
+            data = content if isinstance(content, Path) else await asyncio.to_thread(content)
+            await sandbox.put(file.path, data)
         except OSError as error:
             raise SandboxError(f"input {file.path} of {self._sample.id} cannot be copied: {error}") from error
 

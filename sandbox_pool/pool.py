@@ -191,7 +191,7 @@ class SandboxPool:
         sandbox = KernelSandbox(self.config, home_of(self._scratch, number), identity)
         try:
             await sandbox.start(self._context)
-        except (SandboxError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for this sandbox
             await sandbox.close()
             self._on_failed_start(number, error)
         except asyncio.CancelledError:
@@ -205,11 +205,11 @@ class SandboxPool:
 
     def _on_failed_start(self, number: int, error: Exception) -> None:
         logger.warning("sandbox did not start: number=%d error=%s", number, error)
-        known = (
-            error
-            if isinstance(error, SandboxError)
-            else SandboxStartError(f"no folder for a sandbox: {error}")
-        )
+        if not isinstance(error, SandboxError):
+            known: SandboxError = SandboxStartError(f"{type(error).__name__}: {error}")
+            known.__cause__ = error
+        else:
+            known = error
         self._last_error = known
         self._carry_out(self._state.start_failed(number))
 

@@ -222,3 +222,19 @@ def test_killed_owner_leaves_no_kernel() -> None:
     _, left = psutil.wait_procs(processes, timeout=5)
     assert left == []
     assert not Path(lines[2].strip()).exists()
+
+
+async def test_start_that_breaks_in_any_way_is_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception that nobody foresaw reaches who waits for the sandbox, and the next start is tried."""
+
+    async def broken(self: KernelSandbox, context: object) -> None:
+        raise RuntimeError("not foreseen")
+
+    async with SandboxPool(PoolConfig(max_sandboxes=1)) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(KernelSandbox, "start", broken)
+            with pytest.raises(SandboxStartError, match="RuntimeError: not foreseen"):
+                async with pool.acquire():
+                    pass
+        async with pool.acquire() as sandbox:
+            assert (await sandbox.execute("1")).result == "1"
