@@ -4,27 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
-import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from runner.errors import JournalError
-from runner.journal import (
-    TRAJECTORIES,
-    AppendOnlyFile,
-    Journal,
-    read_config,
-    read_events,
-    read_failures,
-    read_trajectories,
-    repair_torn_line,
-)
+from runner.journal import TRAJECTORIES, Journal, read_config, read_events, read_failures, read_trajectories
 from tests.runner.factories import trajectory
 
 
@@ -71,46 +56,6 @@ async def test_cancelled_append_still_writes(tmp_path: Path) -> None:
     assert [row["attempt"] for row in read_trajectories(tmp_path)] == ["a@1"]
 
 
-@given(rows=st.integers(0, 5), torn=st.binary(max_size=200).filter(lambda b: b"\n" not in b))
-def test_torn_tail_is_cut_and_nothing_else(
-    tmp_path_factory: pytest.TempPathFactory, rows: int, torn: bytes
-) -> None:
-    """Whatever a killed writer left behind the last newline goes; every whole line stays."""
-    path = tmp_path_factory.mktemp("torn") / "f.jsonl"
-    whole = b"".join(orjson.dumps({"attempt": f"s{i}@1"}) + b"\n" for i in range(rows))
-    path.write_bytes(whole + torn)
-
-    n_cut = repair_torn_line(path)
-
-    assert whole == path.read_bytes()
-    assert len(torn) == n_cut
-
-
-@given(st.integers(0, 400))
-def test_file_cut_anywhere_loses_at_most_one_line(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
-    """A file cut at any byte keeps all lines that are whole before the cut."""
-    path = tmp_path_factory.mktemp("cut") / TRAJECTORIES
-    lines = [orjson.dumps({"attempt": f"s{i}@1", "text": "y" * 30}) + b"\n" for i in range(6)]
-    content = b"".join(lines)
-    cut = min(cut, len(content))
-    path.write_bytes(content[:cut])
-
-    repair_torn_line(path)
-
-    n_whole = sum(1 for i in range(len(lines)) if len(b"".join(lines[: i + 1])) <= cut)
-    assert b"".join(lines[:n_whole]) == path.read_bytes()
-
-
-def test_zeros_after_a_power_cut_are_torn(tmp_path: Path) -> None:
-    """A last line of NUL bytes, newline or not, is cut."""
-    path = tmp_path / "f"
-    path.write_bytes(b'{"a": 1}\n' + b"\0" * 5000 + b"\n" + b"\0" * 70_000)
-
-    repair_torn_line(path)
-
-    assert path.read_bytes() == b'{"a": 1}\n'
-
-
 def test_torn_line_is_reported_as_an_event(tmp_path: Path) -> None:
     """Opening a torn journal succeeds and says so."""
     (tmp_path / TRAJECTORIES).write_bytes(b'{"attempt": "a@1", "sample')
@@ -144,41 +89,6 @@ async def test_unreadable_line_names_file_and_line(tmp_path: Path, line: bytes, 
 
     with pytest.raises(JournalError, match=message):
         Journal(tmp_path).__enter__()
-
-
-def test_failed_write_leaves_the_file_as_it_was(tmp_path: Path) -> None:
-    """When the disk is full in the middle of a line, the part that was written is taken back."""
-    script = textwrap.dedent(
-        """
-        import resource, sys
-        from pathlib import Path
-        from runner.errors import JournalError
-        from runner.journal import AppendOnlyFile
-        file = AppendOnlyFile(Path(sys.argv[1]))
-        file.append(b"x" * 999 + b"\\n")
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
-        try:
-            file.append(b"y" * 999 + b"\\n")
-        except JournalError as error:
-            print(error)
-        """
-    )
-    path = tmp_path / "f"
-
-    ran = subprocess.run(
-        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True
-    )
-
-    assert "free some space and run the same command again" in ran.stdout
-    assert path.read_bytes() == b"x" * 999 + b"\n"
-
-
-def test_close_is_idempotent(tmp_path: Path) -> None:
-    """Closing twice does nothing the second time."""
-    file = AppendOnlyFile(tmp_path / "f")
-    file.append(b"1\n")
-    file.close()
-    file.close()
 
 
 def test_config_is_replaced_whole(tmp_path: Path) -> None:
