@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
+import shutil
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,22 @@ from runner.limits import Budget
 from runner.models import ModelClient, ModelRequest
 from runner.protocols import Action, Answer, Protocol
 from runner.records import OWNER_OF, ArtifactRecord, Owner, StopReason, Timings, Turn, TurnTimings, Usage
-from sandbox_pool import CollectedFile, Observation, Pool, Sandbox, SandboxError, Status, UnsupportedHost
+from sandbox_pool import (
+    CollectedFile,
+    Observation,
+    Pool,
+    Sandbox,
+    SandboxError,
+    SandboxPathError,
+    Status,
+    UnsupportedHost,
+)
 
 logger = logging.getLogger(__name__)
 
 OUTPUT_FOLDER = "output"
+CARRIED_FOLDER = ".carried"
+"""In the folder of an attempt's artifacts, while files move from a dead sandbox to a fresh one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +175,7 @@ class Rollout:
                 return True
 
     async def _execute(self, code: str) -> Observation:
-        sandbox = self._sandbox or await self._lease()
+        sandbox = self._sandbox = self._sandbox or await self._first_sandbox()
         observation = await sandbox.execute(code, timeout_s=self._budget.cell_s)
         if observation.status is Status.SANDBOX_FAULT:
             raise SandboxError("the sandbox broke by our fault (status sandbox_fault)")
@@ -192,30 +203,52 @@ class Rollout:
         with self._budget.waiting():
             sandbox = await self._stack.enter_async_context(self._settings.pool.acquire())
         self.outcome.timings.sandbox_wait_s += time.perf_counter() - began_at
-        await sandbox.make_folder(OUTPUT_FOLDER)
-        for file in self._sample.files:
-            await self._put_input(sandbox, file)
-        self._sandbox = sandbox
+        return sandbox
+
+    async def _first_sandbox(self) -> Sandbox:
+        """Lease a sandbox and put the sample's files in."""
+        sandbox = await self._lease()
+        try:
+            await sandbox.make_folder(OUTPUT_FOLDER)
+            for file in self._sample.files:
+                await self._put_input(sandbox, file)
+        except OSError as error:
+            raise SandboxError(f"inputs of {self._sample.id} cannot be copied: {error}") from error
         return sandbox
 
     async def _put_input(self, sandbox: Sandbox, file: SampleFile) -> None:
-        try:
-            content = file.content
-            data = content if isinstance(content, Path) else await asyncio.to_thread(content)
-            await sandbox.put(file.path, data)
-        except OSError as error:
-            raise SandboxError(f"input {file.path} of {self._sample.id} cannot be copied: {error}") from error
+        content = file.content
+        data = content if isinstance(content, Path) else await asyncio.to_thread(content)
+        await sandbox.put(file.path, data)
 
     async def _replace_kernel(self, dead: Sandbox) -> None:
         """Go on after a kernel died: a fresh sandbox, with the files that the dead one left."""
         self._sandbox = None
-        with tempfile.TemporaryDirectory(prefix="kernelfleet-") as folder:
-            kept = await dead.collect(["**"], into=Path(folder))
+        folder = self._artifacts_dir / CARRIED_FOLDER
+        try:
+            with writing(folder):
+                files = await dead.collect(["**"], into=folder)
             await dead.close()
             sandbox = await self._lease()
-            for file in kept:
-                if file.problem is None:
-                    await sandbox.put(file.path, Path(folder, file.path))
+            kept = [file.path for file in files if file.problem is None]
+            try:
+                await self._carry(sandbox, kept, folder)
+            except OSError as error:
+                raise SandboxError(f"files cannot be carried to a fresh sandbox: {error}") from error
+            self._sandbox = sandbox
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def _carry(self, sandbox: Sandbox, kept: list[str], folder: Path) -> None:
+        """Fill a sandbox as the one before was: the code may have put a file where an input's folder was."""
+        for path in kept:
+            await sandbox.put(path, folder / path)
+        with suppress(SandboxPathError):
+            await sandbox.make_folder(OUTPUT_FOLDER)
+        for file in self._sample.files:
+            if file.path not in kept:
+                with suppress(SandboxPathError):
+                    await self._put_input(sandbox, file)
 
     async def _collect_artifacts(self) -> None:
         if self._sandbox is None:
