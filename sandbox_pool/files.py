@@ -7,6 +7,7 @@ functions block; call them in a thread.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -23,6 +24,8 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK_BYTES = 1024 * 1024
 _MAX_ENTRIES = 200_000
 _MAX_PROBLEMS = 100
+_NAME_ERRORS = {errno.ENAMETOOLONG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.EILSEQ}
+"""What a name that the sandbox chose can make of a copy, on a disk that is sound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +276,12 @@ class _Collector:
             if size > room:
                 reason = f"{size} bytes are more than the {room} left of max_collect_bytes"
                 return self._refuse(path, f"too large: {reason}")
-            self.files.append(self._copy(file, path, room))
+            try:
+                self.files.append(self._copy(file, path, room))
+            except OSError as error:
+                if error.errno not in _NAME_ERRORS:
+                    raise
+                return self._refuse(path, f"cannot be copied: {error.strerror}")
         self.n_taken += 1
         return None
 
@@ -317,7 +325,7 @@ def _target(into: Path | None, path: str) -> Iterator[int | None]:
         return
     target = into / PurePosixPath(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(target, flags, 0o644)
     try:
         yield descriptor
@@ -338,7 +346,7 @@ def collect(
     """Take the files beneath `root` whose path matches a glob, in order of their paths.
 
     Nothing may write beneath `root` any more. With `into`, files are copied below that folder and
-    synced, with their folders; otherwise their content is returned.
+    synced, with their folders, and none replaces one that is there; otherwise their content is returned.
 
     Raises:
         SandboxPathError: a glob is no relative path.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -75,13 +76,33 @@ def test_problems_are_capped(root: Path) -> None:
 
 
 def test_collect_into_does_not_follow(root: Path, tmp_path: Path) -> None:
-    """A copy goes below `into`; a link that waits there is not written through."""
+    """A copy goes below `into`; a link that waits there is not written through, the file is reported."""
     into = tmp_path / "into"
     into.mkdir()
     (into / "top.txt").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OSError, match=r"top\.txt"):
-        collect(root, ["top.txt"], limits=CollectLimits(), into=into)
+    (file,) = collect(root, ["top.txt"], limits=CollectLimits(), into=into)
+    assert file.problem == "cannot be copied: File exists"
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_names_cannot_break_a_collect(root: Path, tmp_path: Path) -> None:
+    """A path that is too long, or in the way of what is there, costs that file alone."""
+    into = tmp_path / "into"
+    (into / "top.txt").mkdir(parents=True)
+    (into / "a" / "b").mkdir(parents=True)
+    (into / "a" / "b" / "two.csv").write_text("mine")
+    folder = os.open(root, os.O_RDONLY)
+    for _ in range(16):  # each name is allowed, the path of the copy is too long
+        os.mkdir("d" * 250, dir_fd=folder)
+        inner = os.open("d" * 250, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.close(os.open("f" * 250, os.O_CREAT, dir_fd=folder))
+    os.close(folder)
+    files = collect(root, ["**"], limits=CollectLimits(), into=into)
+    assert [file.path for file in files if file.problem is None] == ["a/b/two.txt", "a/one.txt"]
+    assert sum("cannot be copied" in (file.problem or "") for file in files) == 3
+    assert (into / "a" / "b" / "two.csv").read_text() == "mine"
 
 
 def test_replaced_folder_is_not_followed(root: Path) -> None:
