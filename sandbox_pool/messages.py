@@ -38,11 +38,11 @@ class OutputLimits:
 
 @dataclass(slots=True)
 class _Rich:
-    """A result or display; a later update may replace its data."""
+    """A result or display."""
 
     kind: type[Result] | type[Display]
     data: dict[str, str | bytes]
-    display_id: str | None = None
+    """Shared by all displays with the same id: an update replaces what is in it."""
 
 
 def printable(value: object, max_chars: int | None = None) -> str:
@@ -79,6 +79,7 @@ class Cell:
         self._limits = limits
         self._outputs: list[Piece | _Rich | Error] = []
         self._streams: dict[str, Clipped] = {}
+        self._displays: dict[str, dict[str, str | bytes]] = {}
         self._rich_bytes_left = 4 * limits.max_text_bytes
         self._n_images = 0
         self._clear_on_next = False
@@ -90,6 +91,9 @@ class Cell:
 
         self.is_idle = False
         """Whether iopub has said that all output is there."""
+
+        self.is_exiting = False
+        """Whether the kernel has said that it ends after this cell, as `exit()` asks it to."""
 
         self.n_malformed = 0
         """Messages that claimed to be this cell's and could not be read."""
@@ -145,6 +149,10 @@ class Cell:
             self._status = Status.ERROR
             seen = limits_seen(printable(content.get("ename")), printable(content.get("evalue")))
             self._limits_hit = seen
+        payloads = content.get("payload")
+        self.is_exiting = isinstance(payloads, list) and any(
+            isinstance(payload, dict) and payload.get("source") == "ask_exit" for payload in payloads
+        )
 
     def _add_output(self, message: Message) -> None:
         if message.type == "status":
@@ -175,12 +183,10 @@ class Cell:
         elif kind == "execute_result":
             self._outputs.append(_Rich(Result, self._bundle(content)))
         elif kind == "display_data":
-            self._outputs.append(_Rich(Display, self._bundle(content), _display_id(content)))
+            self._outputs.append(_Rich(Display, self._display(content)))
         elif kind == "update_display_data":
-            wanted = _display_id(content)
-            for output in self._outputs:
-                if isinstance(output, _Rich) and wanted is not None and output.display_id == wanted:
-                    output.data = self._bundle(content)
+            if _display_id(content) in self._displays:
+                self._display(content)
         elif kind == "error":
             self._outputs.append(self._error(content))
 
@@ -188,6 +194,7 @@ class Cell:
         self._clear_on_next = False
         self._outputs.clear()
         self._streams.clear()
+        self._displays.clear()
 
     def _write(self, name: Literal["stdout", "stderr"], text: str) -> None:
         self.n_output_bytes += len(text.encode())
@@ -220,6 +227,18 @@ class Cell:
             text = kept.get("text/plain", "")
             kept["text/plain"] = "\n".join([cast("str", text), *left_out]).lstrip("\n")
         return kept
+
+    def _display(self, content: Mapping[str, Any]) -> dict[str, str | bytes]:
+        """Return what a display shows; with an id, what all displays with this id show from now on."""
+        bundle = self._bundle(content)
+        name = _display_id(content)
+        if name is None:
+            return bundle
+        shown = self._displays.setdefault(name, bundle)
+        if shown is not bundle:
+            shown.clear()
+            shown.update(bundle)
+        return shown
 
     def _has_room_for(self, picture: bytes) -> bool:
         self._n_images += 1

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any, Literal, cast
 
 import pytest
@@ -150,6 +151,31 @@ def test_update_display_replaces() -> None:
     update = message("update_display_data", {"data": {"text/plain": "2"}, **named})
     seen = fold(display({"text/plain": "1"}, **named), stream("x"), update)
     assert seen.outputs == (Display({"text/plain": "2"}), Stream("stdout", "x"))
+
+
+def test_many_updates_cost_little() -> None:
+    """Thousands of updates of thousands of displays with one id are folded in time that grows with their number."""
+    named = {"transient": {"display_id": "d"}}
+    cell = Cell(ID, OutputLimits())
+    began_at = time.process_time()
+    for kind in ("display_data", "update_display_data"):
+        for number in range(5000):
+            cell.add("iopub", message(kind, {"data": {"text/plain": str(number % 10)}, **named}))
+    assert time.process_time() - began_at < 5, "s; updating each display for each message takes 40"
+    outputs = cell.observation(duration_s=1, kernel_alive=True).outputs
+    assert outputs == (Display({"text/plain": "9"}),) * 5000
+
+
+def test_exit_is_heard() -> None:
+    """A reply that says that the kernel ends after the cell is understood; an odd payload is not one."""
+    for payload, is_exiting in (
+        ([{"source": "ask_exit"}], True),
+        ([{"source": "page"}, 1], False),
+        (1, False),
+    ):
+        cell = Cell(ID, OutputLimits())
+        cell.add("shell", message("execute_reply", {"status": "ok", "payload": payload}))
+        assert cell.is_exiting is is_exiting
 
 
 def test_surrogates_become_printable() -> None:
