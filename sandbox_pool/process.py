@@ -11,10 +11,14 @@ import asyncio
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from sandbox_pool.threads import in_thread
 
 LAUNCH = Path(__file__).parent / "inside" / "launch.py"
 _GIVE_UP_S = 15.0
@@ -40,7 +44,7 @@ class KernelProcess:
         self._watch_death()
 
     @classmethod
-    def spawn(
+    async def spawn(
         cls,
         python: Path,
         settings: Mapping[str, Any],
@@ -49,7 +53,7 @@ class KernelProcess:
         log: Path,
         on_change: Callable[[], None],
     ) -> KernelProcess:
-        """Start a kernel. Call it from the event loop's thread.
+        """Start a kernel. Safe to cancel: no process is left then.
 
         Args:
             python: interpreter of guardian and kernel.
@@ -61,24 +65,14 @@ class KernelProcess:
         Raises:
             OSError: the interpreter cannot be started.
         """
-        # Not -I: it would ignore PYTHONHASHSEED. The environment holds nothing that we did not put there.
-        command = [str(python), "-s", "-P", str(LAUNCH)]
-        log.touch(mode=0o600)
-        with log.open("wb") as log_file:
-            popen = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log_file,
-                env=dict(environment),
-                cwd="/",
-                bufsize=0,
-                start_new_session=True,
-            )
-        assert popen.stdin is not None
-        with suppress(BrokenPipeError):  # it has died; its log says why
-            popen.stdin.write(json.dumps(settings).encode() + b"\n")
-        return cls(popen, on_change)
+        started: list[subprocess.Popen[bytes]] = []
+        try:
+            await in_thread(lambda: started.append(_launch(python, settings, environment, log)))
+        except asyncio.CancelledError:
+            for popen in started:
+                await in_thread(partial(popen.__exit__, None, None, None))  # closes its lifeline and waits
+            raise
+        return cls(started[0], on_change)
 
     @property
     def pid(self) -> int:
@@ -147,8 +141,8 @@ class KernelProcess:
 
     def _watch_death(self) -> None:
         if not hasattr(os, "pidfd_open"):  # macOS
-            self._waiter = self._loop.run_in_executor(None, self._popen.wait)
-            self._waiter.add_done_callback(lambda _: self._on_end())
+            # Not in the loop's executor: it has few threads, and files are written in them.
+            threading.Thread(target=self._wait_in_thread, daemon=True).start()
             return
         pidfd = os.pidfd_open(self._popen.pid)
 
@@ -160,8 +154,37 @@ class KernelProcess:
 
         self._loop.add_reader(pidfd, ended)
 
+    def _wait_in_thread(self) -> None:
+        self._popen.wait()
+        with suppress(RuntimeError):  # the loop is closed: nobody asks any more
+            self._loop.call_soon_threadsafe(self._on_end)
+
     def _on_end(self) -> None:
         self._close_ready()
         self.start_kill()
         self._ended.set()
         self._on_change()
+
+
+def _launch(
+    python: Path, settings: Mapping[str, Any], environment: Mapping[str, str], log: Path
+) -> subprocess.Popen[bytes]:
+    """Start a guardian and tell it its settings. Blocks until its interpreter is executed."""
+    # Not -I: it would ignore PYTHONHASHSEED. The environment holds nothing that we did not put there.
+    command = [str(python), "-s", "-P", str(LAUNCH)]
+    log.touch(mode=0o600)
+    with log.open("wb") as log_file:
+        popen = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log_file,
+            env=dict(environment),
+            cwd="/",
+            bufsize=0,
+            start_new_session=True,
+        )
+    assert popen.stdin is not None
+    with suppress(BrokenPipeError):  # it has died; its log says why
+        popen.stdin.write(json.dumps(settings).encode() + b"\n")
+    return popen

@@ -91,7 +91,8 @@ class KernelSandbox:
         self._is_busy = False
         self._is_killed = False
         self._has_iopub = False
-        self._replies: set[str] = set()
+        self._has_shell = False
+        self._has_run_code = False
         self._closing: asyncio.Task[None] | None = None
         self.listener: Callable[[Life], None] = lambda _: None
         """Called from the event loop, at most once with each; must not raise."""
@@ -120,15 +121,20 @@ class KernelSandbox:
         key = new_key()
         settings = launch_settings(self._config, self._home, identity=self._identity, key=key)
         try:
-            self._process = KernelProcess.spawn(
+            self._process = await KernelProcess.spawn(
                 self._config.python,
                 settings,
                 environment=kernel_environment(self._config, self._home),
                 log=self._home.log,
                 on_change=self._on_process,
             )
-        except OSError as error:
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             raise UnsupportedHost(f"cannot start {self._config.python} (sandbox.python): {error}") from error
+        except OSError as error:  # of a moment: out of processes, descriptors or memory
+            raise SandboxStartError(
+                f"cannot start a process for a kernel: {error}; lower sandbox.max_sandboxes, or raise what "
+                "this machine allows (ulimit -u, ulimit -n)"
+            ) from error
         limit_s = self._config.start_timeout_s
         try:
             async with asyncio.timeout(limit_s):
@@ -185,14 +191,13 @@ class KernelSandbox:
 
     async def _until_answering(self, channel: Channel) -> None:
         """Ask until both a reply and an iopub message came: a reply alone does not prove the subscription."""
-        while not (self._has_iopub and self._replies):
+        while not (self._has_iopub and self._has_shell):
             channel.request("kernel_info_request", {})
             try:
                 async with asyncio.timeout(_NUDGE_S):
-                    await self._until(lambda: self._has_iopub and bool(self._replies))
+                    await self._until(lambda: self._has_iopub and self._has_shell)
             except TimeoutError:
                 continue
-        self._replies.clear()
 
     async def _raise_start_error(self) -> None:
         said = await in_thread(self._read_log)
@@ -223,8 +228,8 @@ class KernelSandbox:
     def _on_message(self, source: Source, message: Message) -> None:
         if source == "iopub":
             self._has_iopub = True
-        elif message.type == "kernel_info_reply" and self._cell is None:
-            self._replies.add(message.parent_id)
+        else:
+            self._has_shell = True
         if self._cell is None or self._cell.add(source, message):
             self._changed.set()
 
@@ -239,9 +244,13 @@ class KernelSandbox:
         if self._is_busy:
             raise SandboxError("a cell is running in this sandbox: wait for it, or close the sandbox")
         if not self.is_alive or self._channel is None:
-            return Observation(status=Status.DIED, kernel_alive=False)
+            return Observation(status=self._cause_of_death(), kernel_alive=False)
         self._is_busy = True
         try:
+            if not self._has_run_code and not await self._answers(self._channel):
+                await self._kill()
+                self._check_open()
+                return Observation(status=Status.SANDBOX_FAULT, kernel_alive=False)
             return await self._execute(self._channel, code, timeout_s)
         except BaseException:
             # Mostly a cancellation. The cell runs on, so that nothing more can be asked of this kernel.
@@ -252,6 +261,19 @@ class KernelSandbox:
             self._is_busy = False
             self._cell = None
 
+    async def _answers(self, channel: Channel) -> bool:
+        """Whether the kernel is there: before its first cell, nothing that the code did can have ended it."""
+        self._has_shell = False
+        try:
+            channel.request("kernel_info_request", {})
+            async with asyncio.timeout(self._config.start_timeout_s):
+                while self.is_alive and not self._has_shell:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except (TimeoutError, zmq.ZMQError):
+            return False
+        return self._has_shell
+
     async def _execute(self, channel: Channel, code: str, timeout_s: float) -> Observation:
         began_at = time.perf_counter()
         text = code.encode("utf-8", "backslashreplace").decode()
@@ -261,6 +283,7 @@ class KernelSandbox:
             await self._kill()
             return Observation(status=Status.PROTOCOL, kernel_alive=False)
         self._cell = cell = Cell(msg_id, self._output_limits())
+        self._has_run_code = True
         self._n_garbage = 0
         status, is_sound = await self._end(cell, channel, timeout_s)
         if not is_sound:
@@ -285,7 +308,7 @@ class KernelSandbox:
             return self._cause_of_death(), False
         if end is _End.HALF_DONE or self._n_garbage or cell.n_malformed:
             return Status.PROTOCOL, False
-        return (Status.OUTPUT_LIMIT if cell.is_over_budget else None), True
+        return (Status.OUTPUT_LIMIT if cell.is_over_budget else None), not cell.is_exiting
 
     async def _wait(self, cell: Cell, limit_s: float, *, until_budget: bool = True) -> _End:
         """Wait until the cell is done, or something else ends the wait."""
@@ -327,6 +350,8 @@ class KernelSandbox:
             return
 
     def _cause_of_death(self) -> Status:
+        if not self._has_run_code and not self._is_killed:
+            return Status.SANDBOX_FAULT
         status = self._started().exit_status
         return Status.CPU_LIMIT if status == -signal.SIGXCPU else Status.DIED
 

@@ -119,6 +119,7 @@ def launch_settings(
 ) -> Mapping[str, Any]:
     """Return what launch.py reads from its standard input."""
     return {
+        "runner": os.getpid(),
         "work": str(home.work),
         "log": str(home.log),
         "socket_prefix": str(home.socket_prefix),

@@ -397,7 +397,6 @@ def main() -> None:
     """Start the kernel and guard it; never returns."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
-    runner = os.getppid()
     settings = read_settings()
     wakeup, wakeup_write = os.pipe()
     os.set_blocking(wakeup_write, False)
@@ -417,7 +416,7 @@ def main() -> None:
         os._exit(0)
     os.close(1)  # so that its end means that the kernel is up, or gone
     status = guard(settings, kernel, wakeup)
-    if os.getppid() != runner:
+    if os.getppid() != settings["runner"]:
         remove_folders(settings)
     exit_like(status)
 

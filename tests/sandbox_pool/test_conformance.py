@@ -262,6 +262,49 @@ async def test_death_is_observed(fresh: KernelSandbox, code: str) -> None:
     assert time.perf_counter() - began_at < 2
 
 
+async def test_exit_ends_the_kernel_with_its_cell(fresh: KernelSandbox) -> None:
+    """After exit() the kernel is gone, and the same observation says so: no later cell is lost to it."""
+    seen = await fresh.execute("print('bye')\nexit()")
+    assert (seen.status, seen.stdout, seen.kernel_alive) == (Status.OK, "bye\n", False)
+
+
+async def test_death_before_the_first_cell_is_ours() -> None:
+    """A kernel that somebody killed before it was given any code is a fault of the sandbox, not of the code."""
+    before = set(psutil.Process().children())
+    async with SandboxPool() as pool, pool.acquire() as sandbox:
+        (guardian,) = set(psutil.Process().children()) - before
+        (kernel,) = guardian.children()
+        kernel.kill()
+        seen = await sandbox.execute("1")
+    assert (seen.status, seen.kernel_alive) == (Status.SANDBOX_FAULT, False)
+
+
+async def test_replies_are_not_hoarded(fresh: KernelSandbox) -> None:
+    """What a kernel sends between cells is not kept, however much it is."""
+    code = (
+        "import threading, time\n"
+        "kernel = get_ipython().kernel\n"
+        "ident = kernel._shell_parent_ident.get()\n"
+        "def flood():\n"
+        "    while not asked: time.sleep(0.001)\n"
+        "    for n in range(200):\n"
+        "        kernel.session.send(kernel.shell_stream, 'kernel_info_reply', {}, {'msg_id': str(n) * 500_000}, ident)\n"
+        "    open('sent', 'w').close()\n"
+        "asked = []; threading.Thread(target=flood).start()\n"
+        "threading.Timer(0.1, asked.append, [1]).start()"
+    )
+    assert (await fresh.execute(code)).status is Status.OK
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    while True:
+        try:
+            await fresh.read("sent")
+            break
+        except SandboxPathError:
+            await asyncio.sleep(0.01)
+    assert (await fresh.execute("1")).result == "1"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kB more than before"
+
+
 async def test_garbage_is_protocol(fresh: KernelSandbox) -> None:
     """A cell that sends what is no signed message loses its kernel, and nothing raises."""
     code = (

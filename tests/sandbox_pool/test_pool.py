@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import psutil
@@ -188,6 +192,33 @@ async def test_uses_before_open_are_refused() -> None:
             pass
 
 
+async def test_works_without_pidfd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no pidfd (macOS) more kernels than the loop has threads still have their files written."""
+    monkeypatch.delattr(os, "pidfd_open")
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+    async with SandboxPool(PoolConfig(max_sandboxes=3)) as pool, AsyncExitStack() as stack:
+        async with asyncio.timeout(40):
+            for _ in range(3):
+                sandbox = await stack.enter_async_context(pool.acquire())
+                await sandbox.put("a", b"1")
+                assert (await sandbox.execute("open('a').read()")).result == "'1'"
+
+
+async def test_a_full_machine_is_no_unsupported_host() -> None:
+    """Being out of descriptors fails this start, so that it is tried again; it does not end a run."""
+    async with SandboxPool() as pool:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (psutil.Process().num_fds() + 4, limit[1]))
+        try:
+            with pytest.raises(SandboxStartError, match="ulimit -n"):
+                async with pool.acquire():
+                    pass
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        async with pool.acquire() as sandbox:
+            assert (await sandbox.execute("1")).result == "1"
+
+
 OWNER = """
 import asyncio, sys
 from sandbox_pool import PoolConfig, SandboxPool
@@ -238,3 +269,32 @@ async def test_start_that_breaks_in_any_way_is_heard_of(monkeypatch: pytest.Monk
                     pass
         async with pool.acquire() as sandbox:
             assert (await sandbox.execute("1")).result == "1"
+
+
+STARTER = """
+import asyncio, os, signal, sys
+from sandbox_pool import PoolConfig, SandboxPool
+
+async def main():
+    async with SandboxPool(PoolConfig(min_idle=1)) as pool:
+        while not list(pool._scratch.glob("*.log")):
+            await asyncio.sleep(0)
+        await asyncio.sleep(float(sys.argv[1]))
+        print(pool._scratch, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("after_s", ["0.005", "0.02", "0.1"])
+def test_owner_killed_during_a_start_leaves_no_folder(after_s: str) -> None:
+    """Kill -9 while a kernel starts leaves no folder, even before its guardian has begun to look."""
+    command = [sys.executable, "-c", STARTER, after_s]
+    owner = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    scratch = Path(owner.stdout.strip())
+    assert scratch.name.startswith("kf-")
+    deadline = time.monotonic() + 5
+    while scratch.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not scratch.exists()
