@@ -210,16 +210,19 @@ class Rollout:
         sandbox = await self._lease()
         try:
             await sandbox.make_folder(OUTPUT_FOLDER)
-            for file in self._sample.files:
-                await self._put_input(sandbox, file)
         except OSError as error:
-            raise SandboxError(f"inputs of {self._sample.id} cannot be copied: {error}") from error
+            raise SandboxError(f"no folder {OUTPUT_FOLDER} can be made: {error}") from error
+        for file in self._sample.files:
+            await self._put_input(sandbox, file)
         return sandbox
 
     async def _put_input(self, sandbox: Sandbox, file: SampleFile) -> None:
         content = file.content
-        data = content if isinstance(content, Path) else await asyncio.to_thread(content)
-        await sandbox.put(file.path, data)
+        try:
+            data = content if isinstance(content, Path) else await asyncio.to_thread(content)
+            await sandbox.put(file.path, data)
+        except OSError as error:
+            raise SandboxError(f"input {file.path} of {self._sample.id} cannot be copied: {error}") from error
 
     async def _replace_kernel(self, dead: Sandbox) -> None:
         """Go on after a kernel died: a fresh sandbox, with the files that the dead one left."""

@@ -68,7 +68,10 @@ class FakeSandbox:
     async def put(self, path: str, data: bytes | Path) -> None:
         """See `interface.Sandbox`."""
         self._check_open()
-        self.files["/".join(split_path(path))] = data if isinstance(data, bytes) else _content(data)
+        name = "/".join(split_path(path))
+        if any(name.startswith(f"{known}/") or known.startswith(f"{name}/") for known in self.files):
+            raise SandboxPathError(f"{path!r} is a folder, or runs through a file")
+        self.files[name] = data if isinstance(data, bytes) else _content(data)
 
     async def make_folder(self, path: str) -> None:
         """See `interface.Sandbox`."""

@@ -79,13 +79,12 @@ class Protocol(ABC):
 
 def status_note(observation: Observation) -> str | None:
     """Say what the outputs alone do not show: that the cell was stopped, that the kernel is gone."""
-    note = _STATUS_NOTES.get(observation.status)
-    if note is None:
-        return None
-    note = note.format(duration_s=observation.duration_s)
+    notes = []
+    if note := _STATUS_NOTES.get(observation.status):
+        notes.append(note.format(duration_s=observation.duration_s))
     if not observation.kernel_alive:
-        note += " The kernel was restarted: all variables and imports are gone, files are kept."
-    return f"[{note}]"
+        notes.append("The kernel was restarted: all variables and imports are gone, files are kept.")
+    return f"[{' '.join(notes)}]" if notes else None
 
 
 _STATUS_NOTES = {

@@ -295,3 +295,25 @@ async def test_cancelling_closes_the_sandbox_and_keeps_the_turns(tmp_path: Path)
 
     assert pool.n_leased == 0
     assert rollout.outcome.turns[0].action == "x"
+
+
+async def test_dead_kernel_may_have_left_files_in_the_way(tmp_path: Path) -> None:
+    """What the code made of its folders is carried over, even where inputs or the output folder were."""
+    dead = Observation(Status.DIED, kernel_alive=False)
+
+    def script(n: int) -> Any:
+        def die(_: str) -> Observation:
+            files = pool.sandboxes[0].files
+            del files["data/a.csv"]
+            files |= {"data/a.csv/x": b"deep", "output": b"no folder"}
+            return dead
+
+        return die if n == 0 else [OK]
+
+    pool = FakePool(script)
+    files = [SampleFile("data/a.csv", lambda: b"1"), SampleFile("data/b.csv", lambda: b"2")]
+    outcome, _, _ = await run(tmp_path, CELL, CELL, "done", pool=pool, files=files)
+
+    assert (outcome.stop_reason, outcome.owner) == (StopReason.ANSWER, Owner.MODEL)
+    assert pool.sandboxes[1].files == {"data/a.csv/x": b"deep", "output": b"no folder", "data/b.csv": b"2"}
+    assert not list(tmp_path.rglob(".carried"))
