@@ -40,7 +40,7 @@ def summary_lines(report: Report, run_dir: Path) -> Iterator[str]:
         yield "pass@k: " + ", ".join(f"pass@{k} {_percent(p)}" for k, p in report.pass_at_k.items())
     yield "ended by: " + ", ".join(f"{reason} {n}" for reason, n in report.stop_reasons.items())
     yield f"wall time: {_wall(report)}"
-    yield f"files: {run_dir / SCORES}, {run_dir / REPORT}"
+    yield f"files: {run_dir}/ (trajectories.jsonl, artifacts/, {SCORES}, {REPORT})"
 
 
 def _table(report: Report, *, decorated: bool) -> Table:

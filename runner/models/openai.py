@@ -120,7 +120,8 @@ class OpenAIClient:
         if is_context_overflow(status, answer):
             raise ContextOverflow(failure)
         if status not in RETRIED_STATUSES:
-            raise ModelRefused(f"{self._base_url}: {failure}")
+            hint = "" if status != 404 or self._base_url.endswith("/v1") else "; most addresses end in /v1"
+            raise ModelRefused(f"{self._base_url}: {failure}{hint}")
 
     async def _post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         session = self._open_session()
