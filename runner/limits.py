@@ -38,7 +38,11 @@ class Budget:
         try:
             yield
         finally:
-            self.waited_s += self._clock() - began_at
+            self.excuse(self._clock() - began_at)
+
+    def excuse(self, seconds: float) -> None:
+        """Leave seconds out of the count."""
+        self.waited_s += seconds
 
     def exceeded(self, n_turns: int, usage: Usage) -> StopReason | None:
         """Return the limit that forbids another turn, or None."""

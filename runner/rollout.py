@@ -122,8 +122,8 @@ class Rollout:
                 self.outcome.stop(reason)
                 return
             try:
-                async with asyncio.timeout(self._budget.remaining_s):
-                    turn = await self._ask()
+                async with asyncio.timeout(self._budget.remaining_s) as deadline:
+                    turn = await self._ask(deadline)
             except TimeoutError:
                 self.outcome.stop(StopReason.TIME_LIMIT)
                 return
@@ -133,14 +133,21 @@ class Rollout:
             if not await self._act(turn):
                 return
 
-    async def _ask(self) -> Turn:
+    async def _ask(self, deadline: asyncio.Timeout) -> Turn:
         outcome = self.outcome
+
+        def excuse(seconds: float) -> None:
+            self._budget.excuse(seconds)
+            if not deadline.expired():
+                deadline.reschedule((deadline.when() or 0.0) + seconds)
+
         request = ModelRequest(
             sample=self._sample,
             epoch=self._epoch,
             n_turns_done=len(outcome.turns),
             messages=outcome.messages,
             stop=self._settings.protocol.stop,
+            excuse=excuse,
         )
         began_at = time.perf_counter()
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,6 +21,9 @@ class ModelRequest:
 
     messages: Sequence[dict[str, Any]]
     stop: tuple[str, ...] = ()
+    excuse: Callable[[float], None] = lambda seconds: None
+    """Told how many seconds a server's failure has cost and the wait for the next try will: they do not
+    count as the trajectory's time."""
 
 
 @dataclass(frozen=True, slots=True)

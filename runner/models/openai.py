@@ -78,6 +78,7 @@ class OpenAIClient:
         failure = ""
         for n_failed in range(self._config.max_retries + 1):
             wait_s: float | None = None
+            began_at = time.perf_counter()
             try:
                 status, headers, answer = await self._post(body)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -93,7 +94,9 @@ class OpenAIClient:
                     self._raise_if_final(status, answer, failure)
                     wait_s = retry_after_s(headers, time.time())
             if n_failed < self._config.max_retries:
-                await asyncio.sleep(wait_s if wait_s is not None else self._backoff_s(n_failed))
+                wait_s = self._backoff_s(n_failed) if wait_s is None else self._bearable(wait_s, failure)
+                request.excuse(time.perf_counter() - began_at + wait_s)
+                await asyncio.sleep(wait_s)
                 logger.info("model call retried: n_failed=%d reason=%s", n_failed + 1, failure)
         raise ModelUnavailable(
             f"{self._base_url}: no usable answer in {self._config.max_retries + 1} tries "
@@ -115,6 +118,14 @@ class OpenAIClient:
     def _backoff_s(self, n_failed: int) -> float:
         longest_s = min(self._config.max_backoff_s, FIRST_BACKOFF_S * 2**n_failed)
         return random.uniform(longest_s / 2, longest_s)
+
+    def _bearable(self, wait_s: float, failure: str) -> float:
+        if wait_s > self._config.timeout_s:
+            raise ModelUnavailable(
+                f"{self._base_url}: {failure}; it asks us to wait {wait_s:.0f} s, longer than the "
+                f"{self._config.timeout_s:g} s of model.timeout_s: run the same command again later"
+            )
+        return wait_s
 
     def _raise_if_final(self, status: int, answer: bytes, failure: str) -> None:
         if is_context_overflow(status, answer):

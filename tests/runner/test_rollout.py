@@ -317,3 +317,20 @@ async def test_dead_kernel_may_have_left_files_in_the_way(tmp_path: Path) -> Non
     assert (outcome.stop_reason, outcome.owner) == (StopReason.ANSWER, Owner.MODEL)
     assert pool.sandboxes[1].files == {"data/a.csv/x": b"deep", "output": b"no folder", "data/b.csv": b"2"}
     assert not list(tmp_path.rglob(".carried"))
+
+
+async def test_failures_of_the_server_do_not_count_as_time(tmp_path: Path) -> None:
+    """What a call lost to the server's failures is not held against the trajectory; its own time is."""
+
+    class FailingServer(ListModel):
+        async def complete(self, request: ModelRequest) -> Completion:
+            if request.n_turns_done == 1:
+                await asyncio.Event().wait()
+            request.excuse(0.4)
+            await asyncio.sleep(0.4)
+            return await super().complete(request)
+
+    model = FailingServer(CELL)
+    outcome = await Rollout(settings(model, FakePool(), time_s=0.3), sample("s"), 1, tmp_path, "a").run()
+
+    assert (outcome.stop_reason, len(outcome.turns)) == (StopReason.TIME_LIMIT, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from email.utils import formatdate
 from typing import Any
 
@@ -278,6 +279,28 @@ async def test_retry_after_is_waited_for() -> None:
         await ask(server)
 
     assert time.perf_counter() - began_at >= 0.3
+
+
+@pytest.mark.parametrize("value", ["inf", "1e300", "3600"])
+async def test_retry_after_has_a_limit(value: str) -> None:
+    """A server that asks to wait longer than a call may take has failed: nobody sleeps that long."""
+    handler = replies(lambda: refusal(429, "later", {"Retry-After": value}))
+    async with StubServer(handler) as server, asyncio.timeout(10):
+        with pytest.raises(ModelUnavailable, match=r"asks us to wait .* model\.timeout_s"):
+            await ask(server)
+
+
+async def test_lost_time_is_told() -> None:
+    """The request hears of all seconds that failed tries and the waits after them took."""
+    lost_s: list[float] = []
+    handler = replies(lambda: refusal(429, "later", {"Retry-After": "0.2"}), lambda: completion("ok"))
+    async with StubServer(handler) as server:
+        client = OpenAIClient(server.url, config())
+        await client.start()
+        await client.complete(replace(REQUEST, excuse=lost_s.append))
+        await client.close()
+
+    assert [0.2 <= seconds < 5 for seconds in lost_s] == [True]
 
 
 def test_url_must_be_one() -> None:
