@@ -78,7 +78,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Sync and close everything."""
+        """Sync and close everything. Raises JournalError when a line may not have reached the disk."""
         self._stop_syncing.set()
         self._syncer.join()
         try:
@@ -86,6 +86,8 @@ class Journal:
                 file.close()
         finally:
             os.close(self._lock_fd)
+        if self._sync_error is not None and error is None:
+            raise self._sync_error
 
     async def append(self, trajectory: Trajectory) -> None:
         """Append a finished attempt; its artifacts must be on disk already.

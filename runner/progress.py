@@ -16,7 +16,7 @@ PLAIN_INTERVAL_S = 10.0
 
 
 async def watch(statistics: Callable[[], SchedulerStatistics], console: Console) -> None:
-    """Show the statistics until cancelled; the last state is shown once more then."""
+    """Show the statistics until cancelled; a terminal shows the last state once more then."""
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
             try:

@@ -113,11 +113,6 @@ class Scheduler:
             self._hurry_asked.set()
         self._drain_asked.set()
 
-    @property
-    def is_draining(self) -> bool:
-        """Whether drain() was called."""
-        return self._drain_asked.is_set()
-
     def statistics(self) -> SchedulerStatistics:
         """Return how far the run is."""
         return SchedulerStatistics(
@@ -172,14 +167,17 @@ class Scheduler:
                 await self._record_finished(trajectory)
                 return
             tries.append(TryRecord(outcome.stop_reason, outcome.owner, outcome.error or "", time.time()))
-            self._last_failure = f"{attempt.name}: {outcome.error}"
-            logger.warning(
-                "attempt failed: attempt=%s try=%d error=%s", attempt.name, len(tries), outcome.error
-            )
+            error = in_one_line(outcome.error or "")
+            self._last_failure = f"{attempt.name}: {error}"
+            logger.warning("attempt failed: attempt=%s try=%d error=%s", attempt.name, len(tries), error)
             if outcome.stop_reason not in RETRIED or len(tries) >= self._settings.limits.max_tries:
                 await self._record_failed(trajectory)
                 return
-            await asyncio.sleep(FIRST_RETRY_S * 2 ** (len(tries) - 1))
+            try:
+                await asyncio.sleep(FIRST_RETRY_S * 2 ** (len(tries) - 1))
+            except asyncio.CancelledError:
+                await self._record_cancelled(attempt, outcome, tries, started_at)
+                raise
 
     async def _record_finished(self, trajectory: Trajectory) -> None:
         await self._journal.append(trajectory)

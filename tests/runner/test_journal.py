@@ -33,6 +33,19 @@ async def test_failures_do_not_count_as_done(tmp_path: Path) -> None:
     assert list(read_trajectories(tmp_path)) == []
 
 
+async def test_last_line_that_was_not_synced_is_told(tmp_path: Path) -> None:
+    """A line that could not be synced is an error at the latest when the journal is closed."""
+    (tmp_path / TRAJECTORIES).symlink_to("/dev/null")  # takes any line, and cannot be synced
+
+    async def write() -> None:
+        with Journal(tmp_path, sync_interval_s=0.001) as journal:
+            await journal.append(trajectory("a"))
+            journal._syncer.join()  # it ends at the first error
+
+    with pytest.raises(JournalError, match=TRAJECTORIES):
+        await write()
+
+
 async def test_concurrent_appends_do_not_interleave(tmp_path: Path) -> None:
     """Many writers at once give whole lines."""
     long_text = "x" * 300_000

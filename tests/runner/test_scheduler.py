@@ -167,6 +167,29 @@ async def test_drain_cancels_after_grace(tmp_path: Path, n_signals: int) -> None
     assert [row["stop_reason"] for row in read_failures(tmp_path)] == ["cancelled"] * 2
 
 
+async def test_drain_between_two_tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt that is cancelled while it waits for its next try is recorded with the tries before."""
+    monkeypatch.setattr("runner.scheduler.FIRST_RETRY_S", 3600.0)
+
+    def down(request: ModelRequest) -> str:
+        raise ModelUnavailable("down\nall\nnight")
+
+    with Journal(tmp_path) as journal:
+        runner = scheduler(journal, FunctionModel(down), 1)
+        running = asyncio.ensure_future(runner.run(plan(1)))
+        while runner.statistics().last_failure is None:  # noqa: ASYNC110 - a try has no event
+            await asyncio.sleep(0)
+        runner.drain()
+        await running
+
+    (failure,) = read_failures(tmp_path)
+    assert (failure["stop_reason"], [one["error"] for one in failure["tries"]]) == (
+        "cancelled",
+        ["down\nall\nnight"],
+    )
+    assert runner.statistics().last_failure == "s0@1: down ... night"
+
+
 async def test_journal_error_ends_the_run(tmp_path: Path) -> None:
     """A run directory that cannot be written stops everything at once."""
 
