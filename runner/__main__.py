@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return dry_run(batch)
         print(f"writing to {batch.run_dir}", flush=True)
         return report(uvloop.run(run_batch(batch, console)))
+    except KeyboardInterrupt:  # before or after the part that drains
+        print("stopped by SIGINT", file=sys.stderr)
+        return EXIT_SIGNAL + signal.SIGINT
     except Exception as error:
         code = exit_code(cause := first_error(error))
         if code is None:

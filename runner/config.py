@@ -53,7 +53,8 @@ class ModelConfig(ConfigModel):
     """Further tries of a request after a connection error, 408, 429, 5xx or an unreadable answer."""
 
     max_backoff_s: float = Field(default=30.0, ge=0)
-    """Longest wait between two tries, unless the server's Retry-After asks for more."""
+    """Longest wait between two tries, unless the server's Retry-After asks for more; for more than
+    `timeout_s`, the call fails."""
 
 
 class Truncation(ConfigModel):
@@ -84,7 +85,7 @@ class Limits(ConfigModel):
 
     max_turns: int = Field(default=10, ge=1)
     time_s: float = Field(default=1800.0, gt=0)
-    """Wall time of a trajectory, less what it waited for a sandbox."""
+    """Wall time of a trajectory, less what it waited for a sandbox or lost to a failing server."""
 
     max_total_tokens: int | None = Field(default=None, ge=1)
     """Prompt and completion tokens, summed over all calls of a trajectory."""
@@ -184,11 +185,17 @@ def load_config(path: Path | None, overrides: Mapping[str, Any]) -> RunConfig:
     data = _read_yaml_file(path) if path else {}
     for key, value in overrides.items():
         _set_key(data, key, value)
+    where = f"{path}: " if path else ""
     try:
-        return RunConfig.model_validate(data)
+        config = RunConfig.model_validate(data)
     except ValidationError as error:
-        where = f"{path}: " if path else ""
         raise ConfigError(where + _first_problem(error)) from error
+    for key, value in flatten(config.model_dump(mode="json")).items():
+        try:
+            orjson.dumps(value)
+        except TypeError as error:
+            raise ConfigError(f"{where}{key}: {value!r} cannot be sent or recorded: {error}") from error
+    return config
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -54,6 +55,8 @@ USAGE = [
         "environment variable NO_SUCH_KEY is not set", id="no-key",
     ),
     pytest.param(["--set", "nonsense"], "--set 'nonsense': write key.path=value", id="no-setting"),
+    pytest.param(["--set", "model.request.seed=99999999999999999999"], "model.request.seed: .*64-bit", id="big-number"),
+    pytest.param(["--set", 'protocol.system_prompt="\\ud800"'], "protocol.system_prompt: .*surrogate", id="surrogate"),
     pytest.param(["--concurrency", "0"], "concurrency: .*got 0", id="zero-concurrency"),
 ]  # fmt: skip
 
@@ -317,3 +320,26 @@ def test_two_runners_in_one_folder(tmp_path: Path) -> None:
         )
     assert ran.returncode == 1
     assert "in use by another runner" in ran.stderr
+
+
+async def test_interrupt_before_the_run_begins(cwd: Path) -> None:
+    """SIGINT while the model server has not answered yet ends with 130 and one line, no traceback."""
+    asked = asyncio.Event()
+
+    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(never, "127.0.0.1", 0)
+    url = f"openai:http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    runner = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "runner", "--model", url, cwd=cwd, env=clean_environment(),
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    await asked.wait()
+    runner.send_signal(signal.SIGINT)
+    _, error = await runner.communicate()
+    server.close()
+    await server.wait_closed()
+    assert (runner.returncode, error.decode()) == (130, "stopped by SIGINT\n")
