@@ -4,6 +4,7 @@ async with SandboxPool() as pool, pool.acquire() as sandbox:
     observation = await sandbox.execute("print(6 * 7)", timeout_s=10)
 """
 
+from sandbox_pool.collect import CollectedFile
 from sandbox_pool.config import PoolConfig
 from sandbox_pool.errors import (
     PoolTimeout,
@@ -15,7 +16,6 @@ from sandbox_pool.errors import (
     UnsupportedHost,
 )
 from sandbox_pool.fake import FakePool, FakeSandbox
-from sandbox_pool.files import CollectedFile
 from sandbox_pool.interface import Pool, Sandbox
 from sandbox_pool.observation import Display, Error, Observation, Output, Result, Status, Stream
 from sandbox_pool.pool import PoolStatistics, SandboxPool

@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from sandbox_pool.collect import CollectedFile, compile_globs
 from sandbox_pool.errors import SandboxClosed, SandboxPathError
-from sandbox_pool.files import CollectedFile, compile_globs, split_path
+from sandbox_pool.files import split_path
 from sandbox_pool.observation import Observation, Status
 
 Reply = Observation | BaseException

@@ -7,50 +7,17 @@ functions block; call them in a thread.
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
-import re
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path, PurePosixPath
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from sandbox_pool.errors import SandboxPathError
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_BLOCK_BYTES = 1024 * 1024
-_MAX_ENTRIES = 200_000
-_MAX_PROBLEMS = 100
-_NAME_ERRORS = {errno.ENAMETOOLONG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.EILSEQ}
-"""What a name that the sandbox chose can make of a copy, on a disk that is sound."""
-
-
-@dataclass(frozen=True, slots=True)
-class CollectedFile:
-    """A file that collect() took, or why it did not."""
-
-    path: str
-    """Relative to the working directory, with `/` between folders; escapes stand for undecodable bytes."""
-
-    n_bytes: int = 0
-    sha256: str = ""
-    data: bytes | None = None
-    """The content; None when it was copied below `into`, or not taken."""
-
-    problem: str | None = None
-    """Why it was not taken."""
-
-
-@dataclass(frozen=True, slots=True)
-class CollectLimits:
-    """How much collect() takes; see PoolConfig."""
-
-    max_files: int = 1000
-    max_bytes: int = 256 * 1024 * 1024
-    max_depth: int = 16
+BLOCK_BYTES = 1024 * 1024
+"""Bytes that are copied at once."""
 
 
 def split_path(path: str) -> tuple[str, ...]:
@@ -124,7 +91,7 @@ def write_file(root: Path, path: str, data: bytes | Path, *, owner: tuple[int, i
             with os.fdopen(descriptor, "wb") as target:
                 if isinstance(data, Path):
                     with data.open("rb") as source:
-                        while block := source.read(_BLOCK_BYTES):
+                        while block := source.read(BLOCK_BYTES):
                             target.write(block)
                 else:
                     target.write(data)
@@ -153,7 +120,7 @@ def read_file(root: Path, path: str, max_bytes: int) -> bytes:
     """
     *parents, name = split_path(path)
     with folder_beneath(root, parents) as folder:
-        descriptor, problem = _open_regular(folder, name)
+        descriptor, problem = open_regular(folder, name)
         if descriptor is None:
             raise SandboxPathError(f"{path!r} cannot be read: {problem}")
         with os.fdopen(descriptor, "rb") as file:
@@ -163,7 +130,7 @@ def read_file(root: Path, path: str, max_bytes: int) -> bytes:
     return data
 
 
-def _open_regular(folder: int, name: str) -> tuple[int | None, str]:
+def open_regular(folder: int, name: str) -> tuple[int | None, str]:
     """Open a regular file for reading; otherwise None and why not."""
     try:
         kind = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
@@ -189,181 +156,3 @@ def _kind(mode: int) -> str:
         (stat.S_ISDIR, "folder"),
     )
     return next((name for test, name in names if test(mode)), "device")
-
-
-def compile_globs(globs: Sequence[str]) -> re.Pattern[str]:
-    """Return what matches the paths that any of the globs does.
-
-    `*` and `?` stay within a component, `**` spans any number of them; a leading `./` is ignored.
-
-    Raises:
-        SandboxPathError: a glob is empty, absolute or holds `..`.
-    """
-    return re.compile("|".join(f"(?:{_translate(split_path(glob))})" for glob in globs) or r"(?!)")
-
-
-def _translate(parts: tuple[str, ...]) -> str:
-    pattern = ""
-    for n, part in enumerate(parts):
-        is_last = n == len(parts) - 1
-        if part == "**":
-            pattern += ".*" if is_last else "(?:[^/]+/)*"
-        else:
-            pattern += "".join({"*": "[^/]*", "?": "[^/]"}.get(c, re.escape(c)) for c in part)
-            pattern += "" if is_last else "/"
-    return pattern + r"\Z"
-
-
-@dataclass(slots=True)
-class _Collector:
-    """One walk over a dead sandbox's working directory."""
-
-    root: Path
-    pattern: re.Pattern[str]
-    limits: CollectLimits
-    into: Path | None
-    files: list[CollectedFile]
-    n_taken: int = 0
-    n_bytes: int = 0
-    n_problems: int = 0
-    n_entries: int = 0
-
-    def walk(self) -> None:
-        """Go through all folders, in an order that depends on nothing but their names."""
-        waiting: list[tuple[str, ...]] = [()]
-        while waiting:
-            parts = waiting.pop()
-            with ExitStack() as stack:
-                try:
-                    folder = stack.enter_context(folder_beneath(self.root, parts))
-                    names = _names(folder)
-                except (OSError, SandboxPathError) as error:
-                    self._refuse("/".join(parts), f"folder cannot be read: {error}")
-                    continue
-                waiting += reversed(self._visit(folder, names, parts))
-            if self.n_entries > _MAX_ENTRIES:
-                self._refuse("/".join(parts), f"more than {_MAX_ENTRIES} entries: the rest was not looked at")
-                return
-
-    def _visit(
-        self, folder: int, names: list[tuple[str, bool]], parts: tuple[str, ...]
-    ) -> list[tuple[str, ...]]:
-        self.n_entries += len(names)
-        inner = []
-        for name, is_folder in names:
-            path = "/".join((*parts, name))
-            if is_folder and len(parts) >= self.limits.max_depth:
-                self._refuse(path, f"deeper than {self.limits.max_depth} folders (max_collect_depth)")
-            elif is_folder:
-                inner.append((*parts, name))
-            elif self.pattern.match(path):
-                self._take(folder, name, path)
-        return inner
-
-    def _take(self, folder: int, name: str, path: str) -> None:
-        try:
-            path.encode()
-        except UnicodeEncodeError:
-            return self._refuse(path, "name is not UTF-8")
-        if self.n_taken >= self.limits.max_files:
-            return self._refuse(path, f"more than {self.limits.max_files} files (max_collect_files)")
-        descriptor, problem = _open_regular(folder, name)
-        if descriptor is None:
-            return self._refuse(path, problem)
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
-            size = os.fstat(descriptor).st_size
-            room = self.limits.max_bytes - self.n_bytes
-            if size > room:
-                reason = f"{size} bytes are more than the {room} left of max_collect_bytes"
-                return self._refuse(path, f"too large: {reason}")
-            try:
-                self.files.append(self._copy(file, path, room))
-            except OSError as error:
-                if error.errno not in _NAME_ERRORS:
-                    raise
-                return self._refuse(path, f"cannot be copied: {error.strerror}")
-        self.n_taken += 1
-        return None
-
-    def _copy(self, file: object, path: str, room: int) -> CollectedFile:
-        digest = hashlib.sha256()
-        blocks: list[bytes] = []
-        n_bytes = 0
-        with _target(self.into, path) as target:
-            while n_bytes < room and (block := file.read(min(_BLOCK_BYTES, room - n_bytes))):  # type: ignore[attr-defined]
-                digest.update(block)
-                n_bytes += len(block)
-                if target is None:
-                    blocks.append(block)
-                else:
-                    _write_all(target, block)
-        self.n_bytes += n_bytes
-        data = b"".join(blocks) if self.into is None else None
-        return CollectedFile(path, n_bytes, digest.hexdigest(), data)
-
-    def _refuse(self, path: str, problem: str) -> None:
-        self.n_problems += 1
-        shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        if self.n_problems < _MAX_PROBLEMS:
-            self.files.append(CollectedFile(shown, problem=problem))
-        elif self.n_problems == _MAX_PROBLEMS:
-            self.files.append(CollectedFile(shown, problem="and more that were not taken"))
-
-
-def _names(folder: int) -> list[tuple[str, bool]]:
-    """Return the names in a folder, sorted, and whether each is a folder; only so many of them."""
-    with os.scandir(folder) as entries:
-        first = islice(entries, _MAX_ENTRIES + 1)
-        return sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in first)
-
-
-@contextmanager
-def _target(into: Path | None, path: str) -> Iterator[int | None]:
-    """Open the copy of a file for writing; it and its folders are on disk when the block ends."""
-    if into is None:
-        yield None
-        return
-    target = into / PurePosixPath(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(target, flags, 0o644)
-    try:
-        yield descriptor
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def collect(
-    root: Path, globs: Sequence[str], *, limits: CollectLimits, into: Path | None = None
-) -> list[CollectedFile]:
-    """Take the files beneath `root` whose path matches a glob, in order of their paths.
-
-    Nothing may write beneath `root` any more. With `into`, files are copied below that folder and
-    synced, with their folders, and none replaces one that is there; otherwise their content is returned.
-
-    Raises:
-        SandboxPathError: a glob is no relative path.
-        OSError: `into` cannot be written.
-    """
-    collector = _Collector(root, compile_globs(globs), limits, into, [])
-    collector.walk()
-    if into is not None:
-        _sync_folders(into, [file.path for file in collector.files if file.problem is None])
-    return sorted(collector.files, key=lambda file: file.path)
-
-
-def _sync_folders(into: Path, paths: Sequence[str]) -> None:
-    folders = {into / parent for path in paths for parent in PurePosixPath(path).parents}
-    for folder in sorted(folders):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

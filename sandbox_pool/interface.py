@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
-from sandbox_pool.files import CollectedFile
+from sandbox_pool.collect import CollectedFile
 from sandbox_pool.observation import Observation
 
 

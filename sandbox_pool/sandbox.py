@@ -19,9 +19,9 @@ import zmq
 
 from sandbox_pool import files
 from sandbox_pool.channel import Channel, Source
+from sandbox_pool.collect import CollectedFile, CollectLimits, collect, compile_globs
 from sandbox_pool.config import PoolConfig
 from sandbox_pool.errors import SandboxClosed, SandboxError, SandboxStartError, UnsupportedHost
-from sandbox_pool.files import CollectedFile, CollectLimits
 from sandbox_pool.host import remove_tree
 from sandbox_pool.messages import Cell, OutputLimits
 from sandbox_pool.observation import Observation, Status
@@ -117,24 +117,8 @@ class KernelSandbox:
             SandboxStartError: it did not come up within start_timeout_s.
             UnsupportedHost: this machine cannot start it.
         """
-        await in_thread(partial(make_home, self._home, self._identity))
         key = new_key()
-        settings = launch_settings(self._config, self._home, identity=self._identity, key=key)
-        try:
-            self._process = await KernelProcess.spawn(
-                self._config.python,
-                settings,
-                environment=kernel_environment(self._config, self._home),
-                log=self._home.log,
-                on_change=self._on_process,
-            )
-        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-            raise UnsupportedHost(f"cannot start {self._config.python} (sandbox.python): {error}") from error
-        except OSError as error:  # of a moment: out of processes, descriptors or memory
-            raise SandboxStartError(
-                f"cannot start a process for a kernel: {error}; lower sandbox.max_sandboxes, or raise what "
-                "this machine allows (ulimit -u, ulimit -n)"
-            ) from error
+        await self._spawn(key)
         limit_s = self._config.start_timeout_s
         try:
             async with asyncio.timeout(limit_s):
@@ -153,6 +137,25 @@ class KernelSandbox:
             raise SandboxStartError(
                 f"a kernel did not answer in {limit_s:g} s (start_timeout_s); it wrote: {said}"
             ) from None
+
+    async def _spawn(self, key: str) -> None:
+        await in_thread(partial(make_home, self._home, self._identity))
+        settings = launch_settings(self._config, self._home, identity=self._identity, key=key)
+        try:
+            self._process = await KernelProcess.spawn(
+                self._config.python,
+                settings,
+                environment=kernel_environment(self._config, self._home),
+                log=self._home.log,
+                on_change=self._on_process,
+            )
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            raise UnsupportedHost(f"cannot start {self._config.python} (sandbox.python): {error}") from error
+        except OSError as error:  # of a moment: out of processes, descriptors or memory
+            raise SandboxStartError(
+                f"cannot start a process for a kernel: {error}; lower sandbox.max_sandboxes, or raise what "
+                "this machine allows (ulimit -u, ulimit -n)"
+            ) from error
 
     async def close(self) -> None:
         """See `interface.Sandbox`. The work goes on when the wait for it is cancelled."""
@@ -380,11 +383,11 @@ class KernelSandbox:
     async def collect(self, globs: Sequence[str], *, into: Path | None = None) -> list[CollectedFile]:
         """See `interface.Sandbox`."""
         self._check_open()
-        files.compile_globs(globs)  # a wrong one is an error before the kernel is gone
+        compile_globs(globs)  # a wrong one is an error before the kernel is gone
         config = self._config
         limits = CollectLimits(config.max_collect_files, config.max_collect_bytes, config.max_collect_depth)
         await self._kill()
-        return await self._on_files(partial(files.collect, self._home.work, globs, limits=limits, into=into))
+        return await self._on_files(partial(collect, self._home.work, globs, limits=limits, into=into))
 
     async def _on_files(self, work: Callable[[], T]) -> T:
         self._check_open()

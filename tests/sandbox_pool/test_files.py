@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import hashlib
-import os
 from pathlib import Path
 
 import pytest
 
 from sandbox_pool.errors import SandboxPathError
-from sandbox_pool.files import CollectLimits, collect, compile_globs, read_file, write_file
+from sandbox_pool.files import read_file, write_file
 
 
 @pytest.fixture(name="root")
@@ -18,91 +16,6 @@ def _root(tmp_path: Path) -> Path:
     for path in ("top.txt", "a/one.txt", "a/b/two.txt", "a/b/two.csv"):
         (root / path).write_text(path)
     return root
-
-
-@pytest.mark.parametrize(
-    ("glob", "path", "expected"),
-    [
-        ("*", "x", True),
-        ("*", "a/x", False),
-        ("**", "a/b/x", True),
-        ("**/*", "x", True),
-        ("**/*", "a/x", True),
-        ("a/**/x", "a/x", True),
-        ("a/**/x", "a/b/c/x", True),
-        ("a/**", "b/x", False),
-        ("./a/?.txt", "a/1.txt", True),
-        ("a.b", "axb", False),
-        ("[x]", "[x]", True),
-        ("*", "line\nbreak", True),
-    ],
-)
-def test_globs(glob: str, path: str, expected: bool) -> None:
-    """A star stays within a component, two span any number, all else is literal."""
-    assert bool(compile_globs([glob]).match(path)) is expected
-
-
-def test_no_globs_match_nothing(root: Path) -> None:
-    """Without a glob nothing is taken."""
-    assert collect(root, [], limits=CollectLimits()) == []
-
-
-def test_collect_returns_content(root: Path) -> None:
-    """Matching files come in order, with size, digest and content."""
-    files = collect(root, ["**/*.txt"], limits=CollectLimits())
-    assert [file.path for file in files] == ["a/b/two.txt", "a/one.txt", "top.txt"]
-    for file in files:
-        assert file.data == file.path.encode()
-        assert (file.n_bytes, file.sha256) == (len(file.path), hashlib.sha256(file.path.encode()).hexdigest())
-
-
-def test_collect_is_capped(root: Path) -> None:
-    """Files over the caps in number and bytes are named, not taken."""
-    by_number = collect(root, ["**"], limits=CollectLimits(max_files=2))
-    assert sum(file.problem is None for file in by_number) == 2
-    assert all("max_collect_files" in file.problem for file in by_number if file.problem)
-    by_bytes = collect(root, ["**"], limits=CollectLimits(max_bytes=10))
-    assert sum(file.n_bytes for file in by_bytes) <= 10
-    assert any("max_collect_bytes" in (file.problem or "") for file in by_bytes)
-
-
-def test_problems_are_capped(root: Path) -> None:
-    """However much is not taken, the list of it stays short and says that it does."""
-    for number in range(300):
-        (root / f"link{number}").symlink_to("/etc/passwd")
-    files = collect(root, ["link*"], limits=CollectLimits())
-    assert len(files) == 100
-    assert sum(file.problem == "and more that were not taken" for file in files) == 1
-
-
-def test_collect_into_does_not_follow(root: Path, tmp_path: Path) -> None:
-    """A copy goes below `into`; a link that waits there is not written through, the file is reported."""
-    into = tmp_path / "into"
-    into.mkdir()
-    (into / "top.txt").symlink_to(tmp_path / "elsewhere")
-    (file,) = collect(root, ["top.txt"], limits=CollectLimits(), into=into)
-    assert file.problem == "cannot be copied: File exists"
-    assert not (tmp_path / "elsewhere").exists()
-
-
-def test_names_cannot_break_a_collect(root: Path, tmp_path: Path) -> None:
-    """A path that is too long, or in the way of what is there, costs that file alone."""
-    into = tmp_path / "into"
-    (into / "top.txt").mkdir(parents=True)
-    (into / "a" / "b").mkdir(parents=True)
-    (into / "a" / "b" / "two.csv").write_text("mine")
-    folder = os.open(root, os.O_RDONLY)
-    for _ in range(16):  # each name is allowed, the path of the copy is too long
-        os.mkdir("d" * 250, dir_fd=folder)
-        inner = os.open("d" * 250, os.O_RDONLY, dir_fd=folder)
-        os.close(folder)
-        folder = inner
-    os.close(os.open("f" * 250, os.O_CREAT, dir_fd=folder))
-    os.close(folder)
-    files = collect(root, ["**"], limits=CollectLimits(), into=into)
-    assert [file.path for file in files if file.problem is None] == ["a/b/two.txt", "a/one.txt"]
-    assert sum("cannot be copied" in (file.problem or "") for file in files) == 3
-    assert (into / "a" / "b" / "two.csv").read_text() == "mine"
 
 
 def test_replaced_folder_is_not_followed(root: Path) -> None:
