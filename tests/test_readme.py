@@ -20,7 +20,8 @@ SERVER = "http://localhost:8000/v1"
 
 def blocks(language: str) -> list[str]:
     """Return the code blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    return [block for name, block in found if name == language]
 
 
 COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
