@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
+import re
 import resource
 import shutil
 import stat
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,8 +97,12 @@ def is_open_to_all(folder: Path) -> bool:
     return all(part.stat().st_mode & stat.S_IXOTH for part in (folder, *folder.parents))
 
 
-def make_scratch(wanted: Path | None, *, for_other_uids: bool) -> Path:
-    """Make and return a fresh folder for the sandboxes of one pool; the caller removes it.
+def make_scratch(wanted: Path | None, *, for_other_uids: bool) -> tuple[Path, int]:
+    """Make a fresh folder for the sandboxes of one pool, after removing those of pools that were killed.
+
+    Returns:
+        The folder, which the caller removes, and a descriptor that the caller keeps open until then: it
+        holds the lock by which other pools know that the folder is in use.
 
     Raises:
         UnsupportedHost: no folder has a path short enough for sockets and open enough for other uids.
@@ -113,10 +120,35 @@ def make_scratch(wanted: Path | None, *, for_other_uids: bool) -> Path:
                 f"{resolved} may not be entered by the sandboxes' uids (chmod o+x it and what is above)"
             )
         else:
-            folder = Path(tempfile.mkdtemp(prefix="kf-", dir=resolved))
-            folder.chmod(0o711 if for_other_uids else 0o700)
-            return folder
+            remove_abandoned(resolved)
+            return _locked_folder(resolved, 0o711 if for_other_uids else 0o700)
     raise UnsupportedHost(f"no folder for sandboxes: {'; '.join(tried)}; set sandbox.scratch to another")
+
+
+def _locked_folder(parent: Path, mode: int) -> tuple[Path, int]:
+    hidden = Path(tempfile.mkdtemp(prefix=".kf-", dir=parent))
+    hidden.chmod(mode)
+    lock = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    # only now by the name that remove_abandoned looks for
+    return hidden.rename(parent / hidden.name[1:]), lock
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Remove the scratch folders in `parent` whose pool was killed before it could.
+
+    Guardians remove theirs; left is what they did not know of yet, or the pool was removing itself.
+    """
+    for folder in parent.glob("kf-*"):
+        with suppress(OSError):  # in use, somebody else's, or gone meanwhile
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                is_ours = os.fstat(lock).st_uid == os.geteuid() and re.fullmatch(r"kf-\w{8}", folder.name)
+                if is_ours and all(re.fullmatch(r"\d+(\.log)?", part.name) for part in folder.iterdir()):
+                    remove_tree(folder)
+            finally:
+                os.close(lock)
 
 
 def remove_tree(top: Path) -> None:

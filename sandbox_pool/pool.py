@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -64,13 +65,14 @@ class SandboxPool:
         self._last_error: SandboxError | None = None
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._scratch: Path | None = None
+        self._scratch_lock = -1
         self._uids: UidRange | None = None
 
     async def __aenter__(self) -> SandboxPool:
         """Open the pool. Raises UnsupportedHost where no sandbox could be started."""
         raise_descriptor_limit()
         self._uids = sandbox_uids()
-        self._scratch = await in_thread(
+        self._scratch, self._scratch_lock = await in_thread(
             partial(make_scratch, self.config.scratch, for_other_uids=self._uids is not None)
         )
         self._context = zmq.Context()
@@ -244,4 +246,9 @@ class SandboxPool:
         if self._context is not None:
             self._context.destroy(linger=0)
         if self._scratch is not None:
-            await in_thread(partial(remove_tree, self._scratch))
+            try:
+                await in_thread(partial(remove_tree, self._scratch))
+            except OSError as error:  # no reason to fail a run that is over
+                logger.warning("scratch folder is left behind: path=%s error=%s", self._scratch, error)
+            os.close(self._scratch_lock)
+            self._scratch = None

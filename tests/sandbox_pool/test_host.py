@@ -40,12 +40,30 @@ def test_no_uids_to_give() -> None:
 
 def test_scratch_is_private_enough(tmp_path: Path) -> None:
     """The folder is closed to others, or passable but not listable where sandboxes have other uids."""
-    scratch = make_scratch(None, for_other_uids=False)
-    assert scratch.stat().st_mode & 0o777 == 0o700
-    scratch.rmdir()
-    scratch = make_scratch(None, for_other_uids=True)
-    assert scratch.stat().st_mode & 0o777 == 0o711
-    scratch.rmdir()
+    for for_other_uids, mode in ((False, 0o700), (True, 0o711)):
+        scratch, lock = make_scratch(None, for_other_uids=for_other_uids)
+        assert scratch.stat().st_mode & 0o777 == mode
+        scratch.rmdir()
+        os.close(lock)
+
+
+def test_abandoned_scratch_is_removed(tmp_path: Path) -> None:
+    """A pool removes what killed pools left beside it, nothing that is in use, and nothing that is no pool's."""
+    used, used_lock = make_scratch(tmp_path, for_other_uids=False)
+    abandoned, lock = make_scratch(tmp_path, for_other_uids=False)
+    for folder in (used, abandoned):
+        (folder / "0" / "work").mkdir(parents=True)
+        (folder / "0.log").touch()
+    for name in ("kf-users_own", "kf-userdata"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data").touch()
+    os.close(lock)  # as the death of its process does
+    before = set(tmp_path.iterdir())
+    fresh, fresh_lock = make_scratch(tmp_path, for_other_uids=False)
+    assert set(tmp_path.iterdir()) == before - {abandoned} | {fresh}
+    assert (used / "0" / "work").is_dir()
+    os.close(used_lock)
+    os.close(fresh_lock)
 
 
 @pytest.mark.parametrize("name", ["missing", "closed"])
