@@ -62,7 +62,7 @@ def test_the_summary_says_what_counts_and_what_does_not() -> None:
         "pass@1 50.0 %, pass@2 100.0 %",
         "answer 3, sandbox_error 1",
         "wall time: 30.0 s, 8.0 trajectories per minute",
-        "files: runs/demo/scores.jsonl, runs/demo/report.json",
+        "files: runs/demo/ (trajectories.jsonl, artifacts/, scores.jsonl, report.json)",
     ):
         assert part in text
 
