@@ -12,6 +12,8 @@ help:  ## this list
 install: $(VENV)/.installed  ## create .venv and install the runner with locked versions
 
 $(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "$(PYTHON) is older than Python 3.11; name a newer one: make install PYTHON=python3.12"; exit 1; }
 	@echo "installing into $(VENV) (about a minute) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) --require-hashes -r requirements.lock

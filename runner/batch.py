@@ -6,11 +6,10 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -86,53 +85,33 @@ async def run_batch(batch: Batch, console: Console) -> RunSummary:
         ConfigError, ModelError, SandboxError: the run could not begin; nothing was lost.
         JournalError: the run directory cannot be read or written; what has a line is kept.
     """
-    done = batch.done()
-    async with aclosing_client(batch.model):
-        if len(done) < batch.n_attempts:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(batch.model.close)
+        if len(batch.done()) < batch.n_attempts:
             await batch.model.start()
-        async with SandboxPool(batch.config.sandbox) as pool:
-            record = run_record(
-                batch.config, batch.benchmark, batch.model, batch.protocol, pool.capabilities()
-            )
-            check_same_run(batch.run_dir, record)
-            with Journal(batch.run_dir) as journal:
-                return await _run_open(batch, record, journal, pool, console)
+        pool = await stack.enter_async_context(SandboxPool(batch.config.sandbox))
+        record = run_record(batch.config, batch.benchmark, batch.model, batch.protocol, pool.capabilities())
+        check_same_run(batch.run_dir, record)
+        journal = stack.enter_context(Journal(batch.run_dir))
+        return await _run_open(batch, record, journal, pool, console)
 
 
 async def _run_open(
     batch: Batch, record: RunRecord, journal: Journal, pool: SandboxPool, console: Console
 ) -> RunSummary:
-    config = batch.config
-    n_done = batch.n_attempts - sum(1 for _ in attempts(batch.samples, config.epochs, journal.done))
-    if n_done == batch.n_attempts:
+    n_left = sum(1 for _ in attempts(batch.samples, batch.config.epochs, journal.done))
+    n_done = batch.n_attempts - n_left
+    if n_left == 0:
         return RunSummary(batch.run_dir, n_done, idle_statistics(), None)
     data = record.as_json(batch.run_dir)
     journal.write_config(data)
     scheduler = Scheduler(
-        RolloutSettings(
-            model=batch.model,
-            protocol=batch.protocol,
-            pool=pool,
-            limits=config.limits,
-            system_prompt=system_prompt(config, batch.protocol),
-            merge_user_messages=config.protocol.merge_user_messages,
-            artifact_globs=config.artifacts,
-        ),
-        RunIdentity(
-            run_id=data["run_id"],
-            config_hash=record.config_hash,
-            benchmark=config.benchmark,
-            model=batch.model.name,
-            protocol=batch.protocol.name,
-            kernel=str(record.sandbox.get("kernel", "")),
-            tier=str(record.sandbox.get("tier", "")),
-            host=socket.gethostname(),
-            seed=config.seed,
-        ),
+        _rollout_settings(batch, pool),
+        _identity(batch, record, data["run_id"]),
         journal,
-        concurrency=config.concurrency,
-        n_total=batch.n_attempts - n_done,
-        grace_s=config.grace_s,
+        concurrency=batch.config.concurrency,
+        n_total=n_left,
+        grace_s=batch.config.grace_s,
     )
     journal.event("run_started", n_attempts=batch.n_attempts, n_done_before=n_done)
     began_at = time.perf_counter()
@@ -141,15 +120,41 @@ async def _run_open(
             await _run_watched(scheduler, batch, journal, console)
         finally:
             statistics = scheduler.statistics()
-            _try_event(
-                journal,
-                "run_finished",
-                wall_s=time.perf_counter() - began_at,
-                n_finished=statistics.n_finished,
-                n_failed=statistics.n_failed,
-                signal=received() and signal.Signals(received() or 0).name,
-            )
-    return RunSummary(batch.run_dir, n_done, statistics, received())
+            with suppress(JournalError):  # the run ends with the error that came first
+                journal.event(
+                    "run_finished",
+                    wall_s=time.perf_counter() - began_at,
+                    n_finished=statistics.n_finished,
+                    n_failed=statistics.n_failed,
+                    signal=signal.Signals(received[0]).name if received else None,
+                )
+    return RunSummary(batch.run_dir, n_done, statistics, received[0] if received else None)
+
+
+def _rollout_settings(batch: Batch, pool: SandboxPool) -> RolloutSettings:
+    return RolloutSettings(
+        model=batch.model,
+        protocol=batch.protocol,
+        pool=pool,
+        limits=batch.config.limits,
+        system_prompt=system_prompt(batch.config, batch.protocol),
+        merge_user_messages=batch.config.protocol.merge_user_messages,
+        artifact_globs=batch.config.artifacts,
+    )
+
+
+def _identity(batch: Batch, record: RunRecord, run_id: str) -> RunIdentity:
+    return RunIdentity(
+        run_id=run_id,
+        config_hash=record.config_hash,
+        benchmark=batch.config.benchmark,
+        model=batch.model.name,
+        protocol=batch.protocol.name,
+        kernel=str(record.sandbox.get("kernel", "")),
+        tier=str(record.sandbox.get("tier", "")),
+        host=socket.gethostname(),
+        seed=batch.config.seed,
+    )
 
 
 async def _run_watched(scheduler: Scheduler, batch: Batch, journal: Journal, console: Console) -> None:
@@ -161,14 +166,9 @@ async def _run_watched(scheduler: Scheduler, batch: Batch, journal: Journal, con
         await asyncio.wait([watcher])
 
 
-def _try_event(journal: Journal, name: str, **details: Any) -> None:
-    with suppress(JournalError):  # the run ends with the error that came first
-        journal.event(name, **details)
-
-
 @contextmanager
-def draining_on_signals(scheduler: Scheduler) -> Iterator[Callable[[], int | None]]:
-    """Drain on SIGINT and SIGTERM while the block runs; yields what returns the first signal received."""
+def draining_on_signals(scheduler: Scheduler) -> Iterator[list[int]]:
+    """Drain on SIGINT and SIGTERM while the block runs; yields the list of the signals received."""
     received: list[int] = []
 
     def on_signal(number: int) -> None:
@@ -179,24 +179,16 @@ def draining_on_signals(scheduler: Scheduler) -> Iterator[Callable[[], int | Non
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal, number)
     try:
-        yield lambda: received[0] if received else None
+        yield received
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
 
 
-def aclosing_client(model: ModelClient) -> aclosing[Any]:
-    """Close a model client at the end of a block."""
-
-    class _Closer:
-        async def aclose(self) -> None:
-            await model.close()
-
-    return aclosing(_Closer())
-
-
 def default_run_dir(config: RunConfig) -> Path:
     """Return a new folder below `runs/`, named for the time and what is run."""
-    what = f"{config.benchmark}-{config.model.client}".replace("jsonl:", "")
-    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in Path(what).name)[:60]
-    return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+    kind, _, file = config.benchmark.partition(":")
+    model_kind = config.model.client.partition(":")[0]
+    benchmark = Path(file).stem if kind == "jsonl" else config.benchmark
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in f"{benchmark}-{model_kind}")
+    return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name[:60]}"
