@@ -95,12 +95,14 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _parse(line: str, where: str) -> _SampleRow:
     try:
-        data = json.loads(line, object_pairs_hook=_object, parse_constant=_no_constant)
+        data = json.loads(line.strip(), object_pairs_hook=_object, parse_constant=_no_constant)
         if not isinstance(data, dict):
             raise ValueError(f"a line must be a JSON object, not {line.strip()!r:.80}")
         return _SampleRow.model_validate(data)
     except json.JSONDecodeError as error:
-        raise SampleError(f"{where}: not JSON at column {error.colno}: {error.msg}") from error
+        raise SampleError(
+            f"{where}: not JSON at column {error.colno}: {error.msg} (one object per line)"
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "line"

@@ -18,7 +18,9 @@ from bench_data import BenchDataError
 from runner.batch import Batch, RunSummary, prepare, run_batch
 from runner.config import RunConfig, load_config, parse_setting
 from runner.errors import ConfigError, RunnerError
+from runner.models import ReplayClient
 from runner.progress import duration
+from runner.resume import check_same_run
 from sandbox_pool import SandboxError
 
 DEFAULT_CONFIG = Path("kernelfleet.yaml")
@@ -29,8 +31,9 @@ EXIT_USAGE = 2
 EXIT_SIGNAL = 128
 
 EPILOG = """\
-Without --config: kernelfleet.yaml in this folder, or the file that $KERNELFLEET_CONFIG names; without
-either, the built-in demo. The same command with the same --run-dir resumes.
+Without --config: the file that $KERNELFLEET_CONFIG names, else kernelfleet.yaml in this folder, else the
+built-in demo. The same command with the same --run-dir resumes.
+Another benchmark: --set benchmark=pybench, --set benchmark=jsonl:FILE (python -m bench_data list).
 Exit code: 0 all attempts finished, 1 the run failed or attempts failed by our fault, 2 wrong usage,
 130 or 143 stopped by SIGINT or SIGTERM (resume goes on from there).
 """
@@ -49,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         batch = prepare(config)
         print(first_line(batch, path, is_demo=path is None and not overrides(arguments).keys() - {"run_dir"}))
         report_skipped(batch)
+        report_unrecorded(batch)
         if arguments.dry_run:
             return dry_run(batch)
         print(f"writing to {batch.run_dir}", flush=True)
@@ -142,7 +146,8 @@ def report_skipped(batch: Batch) -> None:
 
 
 def dry_run(batch: Batch) -> int:
-    """Print what would run and what is done already."""
+    """Print what would run and what is done already. Raises RunMismatch as the run would."""
+    check_same_run(batch.run_dir, batch.record({}))
     done = batch.done()
     for epoch in range(1, batch.config.epochs + 1):
         for sample in batch.samples:
@@ -154,6 +159,18 @@ def dry_run(batch: Batch) -> int:
     return 0
 
 
+def report_unrecorded(batch: Batch) -> None:
+    """Print which samples a replayed run does not hold."""
+    if isinstance(batch.model, ReplayClient):
+        missing = batch.model.missing(sample.id for sample in batch.samples)
+        if missing:
+            print(
+                f"warning: {len(missing)} samples are not in {batch.model.path} and will end at once with "
+                f"model_error: {', '.join(missing[:10])}{', ...' if missing[10:] else ''}",
+                file=sys.stderr,
+            )
+
+
 def report(summary: RunSummary) -> int:
     """Print what came of the run. Returns the exit code."""
     statistics = summary.statistics
@@ -162,13 +179,14 @@ def report(summary: RunSummary) -> int:
     print(f"{statistics.n_finished} trajectories finished in {duration(statistics.elapsed_s)}{done_before}")
     if statistics.n_failed:
         print(
-            f"{statistics.n_failed} attempts failed by no fault of the model; see failures.jsonl. "
-            f"The last: {statistics.last_failure}",
+            f"{statistics.n_failed} attempts failed by no fault of the model; see "
+            f"{summary.run_dir}/failures.jsonl. The last: {statistics.last_failure}",
             file=sys.stderr,
         )
     if n_left:
         print(f"{n_left} attempts left: run the same command with --run-dir {summary.run_dir} to go on")
-    print(f"score it: python -m scoring {summary.run_dir}")
+    if summary.has_checks and statistics.n_finished + summary.n_done_before:
+        print(f"score it: python -m scoring {summary.run_dir}")
     if summary.signal_number is not None and n_left:
         return EXIT_SIGNAL + summary.signal_number
     return EXIT_FAILED if statistics.n_failed else 0

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -26,7 +28,10 @@ from runner.records import attempt_id
 from runner.resume import RunRecord, check_same_run, run_record
 from runner.rollout import RolloutSettings
 from runner.scheduler import RunIdentity, Scheduler, SchedulerStatistics, idle_statistics
-from sandbox_pool import SandboxPool
+from sandbox_pool import PoolConfig, SandboxPool
+
+SANDBOX_BYTES = 128 * 1024 * 1024
+"""What a kernel with numpy, pandas and matplotlib loaded takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,17 @@ class Batch:
         wanted = {attempt_id(s.id, e + 1) for s in self.samples for e in range(self.config.epochs)}
         return wanted & {row["attempt"] for row in read_trajectories(self.run_dir)}
 
+    def record(self, sandbox: Mapping[str, Any]) -> RunRecord:
+        """Return what decides the results of this run, and what is written down beside it."""
+        return run_record(self.config, self.benchmark, self.model, self.protocol, sandbox)
+
+    def summary(
+        self, n_done_before: int, statistics: SchedulerStatistics, signal_number: int | None
+    ) -> RunSummary:
+        """Return what one process did of this run."""
+        has_checks = any(sample.check is not None for sample in self.samples)
+        return RunSummary(self.run_dir, n_done_before, statistics, signal_number, has_checks)
+
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
@@ -61,6 +77,9 @@ class RunSummary:
     signal_number: int | None
     """The signal that ended it early, or None."""
 
+    has_checks: bool
+    """Whether the samples say how they are scored."""
+
 
 def prepare(config: RunConfig) -> Batch:
     """Load and check all that a run needs, without touching the run directory or a server.
@@ -68,6 +87,7 @@ def prepare(config: RunConfig) -> Batch:
     Raises:
         ConfigError, BenchDataError: names what is wrong and what to do.
     """
+    config = config.model_copy(update={"sandbox": enough_sandboxes(config)})
     benchmark = load(config.benchmark, config.data)
     samples = select_samples(benchmark.samples, config)
     protocol = build_protocol(config, benchmark)
@@ -90,7 +110,7 @@ async def run_batch(batch: Batch, console: Console) -> RunSummary:
         if len(batch.done()) < batch.n_attempts:
             await batch.model.start()
         pool = await stack.enter_async_context(SandboxPool(batch.config.sandbox))
-        record = run_record(batch.config, batch.benchmark, batch.model, batch.protocol, pool.capabilities())
+        record = batch.record(pool.capabilities())
         check_same_run(batch.run_dir, record)
         journal = stack.enter_context(Journal(batch.run_dir))
         return await _run_open(batch, record, journal, pool, console)
@@ -102,8 +122,8 @@ async def _run_open(
     n_left = sum(1 for _ in attempts(batch.samples, batch.config.epochs, journal.done))
     n_done = batch.n_attempts - n_left
     if n_left == 0:
-        return RunSummary(batch.run_dir, n_done, idle_statistics(), None)
-    data = record.as_json(batch.run_dir)
+        return batch.summary(n_done, idle_statistics(), None)
+    data = record.as_json(batch.run_dir) | {"n_attempts": batch.n_attempts}
     journal.write_config(data)
     scheduler = Scheduler(
         _rollout_settings(batch, pool),
@@ -113,9 +133,15 @@ async def _run_open(
         n_total=n_left,
         grace_s=batch.config.grace_s,
     )
-    journal.event("run_started", n_attempts=batch.n_attempts, n_done_before=n_done)
+    journal.event(
+        "run_started",
+        n_attempts=batch.n_attempts,
+        n_done_before=n_done,
+        versions=data["versions"],
+        git_commit=data["git_commit"],
+    )
     began_at = time.perf_counter()
-    with draining_on_signals(scheduler) as received:
+    with draining_on_signals(scheduler, console, batch.config.grace_s) as received:
         try:
             await _run_watched(scheduler, batch, journal, console)
         finally:
@@ -128,7 +154,7 @@ async def _run_open(
                     n_failed=statistics.n_failed,
                     signal=signal.Signals(received[0]).name if received else None,
                 )
-    return RunSummary(batch.run_dir, n_done, statistics, received[0] if received else None)
+    return batch.summary(n_done, statistics, received[0] if received else None)
 
 
 def _rollout_settings(batch: Batch, pool: SandboxPool) -> RolloutSettings:
@@ -167,11 +193,18 @@ async def _run_watched(scheduler: Scheduler, batch: Batch, journal: Journal, con
 
 
 @contextmanager
-def draining_on_signals(scheduler: Scheduler) -> Iterator[list[int]]:
+def draining_on_signals(scheduler: Scheduler, console: Console, grace_s: float) -> Iterator[list[int]]:
     """Drain on SIGINT and SIGTERM while the block runs; yields the list of the signals received."""
     received: list[int] = []
 
     def on_signal(number: int) -> None:
+        if not received:
+            n = scheduler.statistics().n_in_flight
+            console.print(
+                f"{signal.Signals(number).name}: letting {n} trajectories end "
+                f"({grace_s:g} s at most, grace_s); once more stops at once",
+                soft_wrap=True,
+            )
         received.append(number)
         scheduler.drain()
 
@@ -183,6 +216,19 @@ def draining_on_signals(scheduler: Scheduler) -> Iterator[list[int]]:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+def enough_sandboxes(config: RunConfig) -> PoolConfig:
+    """Return the pool's settings, with a sandbox for each trajectory in flight unless they say otherwise.
+
+    A trajectory holds its sandbox from its first action to its end, so that fewer would only make it wait;
+    more than fit in this machine's memory would end them all.
+    """
+    if "max_sandboxes" in config.sandbox.model_fields_set:
+        return config.sandbox
+    n_that_fit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // SANDBOX_BYTES
+    n = max(config.sandbox.max_sandboxes, min(config.concurrency, n_that_fit))
+    return config.sandbox.model_copy(update={"max_sandboxes": n})
 
 
 def default_run_dir(config: RunConfig) -> Path:

@@ -1,7 +1,7 @@
 """RunConfig: everything that a run depends on, checked before any work is done.
 
 Order of precedence: defaults, config file, `--set key.path=value`, explicit options. No environment
-variable changes a run; secrets are read from the one that `model.api_key_env` names.
+variable changes a setting; the API key is read from the one that `model.api_key_env` names.
 Paths are relative to the current folder.
 """
 
@@ -28,6 +28,10 @@ class ConfigModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+SHORT_FOR = {"model": "client", "protocol": "kind"}
+"""Sections for which YAML may have a bare string, and the key that it stands for."""
+
+
 class ModelConfig(ConfigModel):
     """Who answers. In YAML a bare string stands for `client`."""
 
@@ -38,7 +42,8 @@ class ModelConfig(ConfigModel):
     """The model's name in requests; when unset, the only one that the server lists."""
 
     request: dict[str, Any] = {}
-    """Merged verbatim into the request body: temperature, max_tokens, top_p, stop, ..."""
+    """Merged verbatim into the request body: temperature, max_tokens, top_p, ... A `stop` here replaces the
+    protocol's own."""
 
     headers: dict[str, str] = {}
     """Sent with every request. Their values are not written to the run directory."""
@@ -94,7 +99,7 @@ class Limits(ConfigModel):
     """Wall time of one cell: then it is interrupted, and killed if that does not help."""
 
     max_tries: int = Field(default=3, ge=1)
-    """How often an attempt is begun anew when a sandbox or the engine failed."""
+    """How often an attempt is begun, the first time included, when a sandbox or the engine failed."""
 
 
 class RunConfig(ConfigModel):
@@ -137,11 +142,12 @@ class RunConfig(ConfigModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _model_shorthand(cls, data: Any) -> Any:
-        """Let `model: oracle` stand for `model: {client: oracle}`."""
-        if isinstance(data, Mapping) and isinstance(data.get("model"), str):
-            return {**data, "model": {"client": data["model"]}}
-        return data
+    def _shorthands(cls, data: Any) -> Any:
+        """Let `model: oracle` stand for `model: {client: oracle}`, and `protocol: fenced` likewise."""
+        if not isinstance(data, Mapping):
+            return data
+        written = {key: {SHORT_FOR[key]: data[key]} for key in SHORT_FOR if isinstance(data.get(key), str)}
+        return {**data, **written}
 
     @field_validator("benchmark")
     @classmethod
@@ -269,8 +275,8 @@ def _set_key(data: dict[str, Any], key: str, value: Any) -> None:
     parts = key.split(".")
     for depth, part in enumerate(parts[:-1]):
         child = data.get(part)
-        if part == "model" and isinstance(child, str):
-            child = {"client": child}
+        if depth == 0 and part in SHORT_FOR and isinstance(child, str):
+            child = {SHORT_FOR[part]: child}
         if child is None:
             child = {}
         if not isinstance(child, dict):

@@ -37,7 +37,7 @@ LOCK = ".lock"
 
 
 class Journal:
-    """The writer of one run directory; `open` takes its lock, so that there is one at a time."""
+    """The writer of one run directory. Entering it takes a lock, so that there is one at a time."""
 
     def __init__(self, run_dir: Path, sync_interval_s: float = 1.0) -> None:
         self.run_dir = run_dir

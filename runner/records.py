@@ -75,7 +75,7 @@ class Timings:
     """Where the seconds went."""
 
     queued_s: float = 0.0
-    """Waiting between the run's order and the attempt's start."""
+    """From the start of this process's run to the attempt's first try."""
 
     model_s: float = 0.0
     sandbox_wait_s: float = 0.0
@@ -104,7 +104,8 @@ class Turn:
     """The code that was executed; None when the reply held none."""
 
     observation: dict[str, Any] | None = None
-    """`status, outputs[], limits_hit, truncated, duration_s`; pictures are named as artifacts."""
+    """`status, outputs[], limits_hit, truncated, duration_s, n_output_bytes, kernel_alive`; pictures are
+    named as artifacts."""
 
     verdict: Any = None
     usage: Usage = field(default_factory=Usage)
@@ -138,6 +139,7 @@ class TryRecord:
 class Trajectory:
     """What one attempt produced."""
 
+    schema_version: int
     run_id: str
     config_hash: str
     benchmark: str
@@ -161,7 +163,7 @@ class Trajectory:
     stop_reason: StopReason
     owner: Owner
     error: str | None
-    """What went wrong, in words, when `stop_reason` is one of the `_error` ones."""
+    """What went wrong, in words, when `stop_reason` is an `_error` or a context overflow."""
 
     tries: list[TryRecord]
     artifacts: list[ArtifactRecord]
@@ -171,7 +173,6 @@ class Trajectory:
     """Unix seconds."""
 
     finished_at: float
-    schema_version: int = SCHEMA_VERSION
 
 
 def attempt_id(sample_id: str, epoch: int) -> str:

@@ -17,7 +17,7 @@ from bench_data import Benchmark
 from runner.config import RunConfig, config_hash, hashable_settings, public_config
 from runner.errors import JournalError, RunMismatch
 from runner.journal import CONFIG, TRAJECTORIES, read_config
-from runner.models import ModelClient, ReplayClient
+from runner.models import ModelClient, ReplayClient, ScriptedClient
 from runner.protocols import Protocol
 
 VERSIONS_OF = (
@@ -77,6 +77,8 @@ def run_record(
     }
     if isinstance(model, ReplayClient):
         settings["model.replay_digest"] = model.digest
+    if isinstance(model, ScriptedClient):
+        settings["model.script_digest"] = model.digest(benchmark.samples)
     skipped = [{"sample_id": skipped.id, "reason": skipped.reason} for skipped in benchmark.skipped]
     unknown = frozenset() if model.name else frozenset({"model.name"})
     return RunRecord(settings, public_config(config), dict(sandbox), skipped, unknown)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from runner.errors import JournalError
 from runner.journal import Journal
 from runner.plan import Attempt
-from runner.records import Owner, StopReason, Trajectory, TryRecord
+from runner.records import SCHEMA_VERSION, Owner, StopReason, Trajectory, TryRecord
 from runner.rollout import Outcome, Rollout, RolloutSettings
 
 logger = logging.getLogger(__name__)
@@ -205,6 +205,7 @@ class Scheduler:
     ) -> Trajectory:
         identity = self._identity
         return Trajectory(
+            schema_version=SCHEMA_VERSION,
             run_id=identity.run_id,
             config_hash=identity.config_hash,
             benchmark=identity.benchmark,

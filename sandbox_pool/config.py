@@ -43,8 +43,9 @@ class PoolConfig(BaseModel):
     max_starting: PositiveInt = Field(default_factory=lambda: max(2, n_cores()))
     """Starts at the same time: more only make each other late."""
 
-    acquire_timeout_s: PositiveFloat = 600.0
-    """How long acquire() waits for a free sandbox before it raises PoolTimeout."""
+    acquire_timeout_s: PositiveFloat = 7200.0
+    """How long acquire() waits for a free sandbox before it raises PoolTimeout: longer than any lease lasts,
+    since whoever waits behind others has done nothing wrong."""
 
     start_timeout_s: PositiveFloat = 60.0
     """How long a kernel may take to become ready."""

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bench_data import Benchmark
 from bench_data.errors import BenchDataError
+from bench_data.loading import BUILT_IN
 from runner.errors import RunnerError
 from runner.journal import read_trajectories
 from sandbox_pool import PoolConfig, SandboxError, SandboxPool
@@ -36,7 +38,7 @@ SCORERS: Mapping[str, tuple[Scorer, ScoreFunction]] = {
     "quickstart": (quickstart.SCORER, quickstart.score),
     "jsonl": (quickstart.SCORER, quickstart.score),
 }
-"""By the benchmark's name up to its colon."""
+"""By the benchmark's name up to its colon; for a plug-in's see `_scorer`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,16 +75,19 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 def _score(run_dir: Path) -> Report:
     run = open_run(run_dir)
-    name = run.benchmark.partition(":")[0]
-    if name not in SCORERS:
-        raise RunDirError(
-            f"no scorer for benchmark {run.benchmark} yet; there is one for {', '.join(SCORERS)}"
-        )
-    return asyncio.run(_score_with(run, *SCORERS[name]))
+    scorer, score = _scorer(run.benchmark)
+    return asyncio.run(_score_with(run, load_benchmark(run), scorer, score))
 
 
-async def _score_with(run: Run, scorer: Scorer, score: ScoreFunction) -> Report:
-    benchmark = load_benchmark(run)
+def _scorer(benchmark: str) -> tuple[Scorer, ScoreFunction]:
+    """Return the scorer of a benchmark; a plug-in's samples are scored by their checks."""
+    name = benchmark.partition(":")[0]
+    if name in BUILT_IN and name not in SCORERS:
+        raise RunDirError(f"no scorer for benchmark {benchmark} yet; there is one for {', '.join(SCORERS)}")
+    return SCORERS.get(name, SCORERS["quickstart"])
+
+
+async def _score_with(run: Run, benchmark: Benchmark, scorer: Scorer, score: ScoreFunction) -> Report:
     samples = {sample.id: sample for sample in benchmark.samples}
     n_workers = default_n_workers()
     async with SandboxPool(PoolConfig(max_sandboxes=n_workers)) as pool:

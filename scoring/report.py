@@ -17,6 +17,7 @@ from scoring.store import REPORT, SCORES
 def print_report(report: Report, run_dir: Path, file: IO[str]) -> None:
     """Print a report; without colours and lines when `file` is no terminal."""
     console = Console(file=file, highlight=False, markup=False, emoji=False)
+    console.print(title(report), soft_wrap=True)
     console.print(_table(report, decorated=console.is_terminal))
     for line in summary_lines(report, run_dir):
         console.print(line, soft_wrap=True)
@@ -29,6 +30,9 @@ def summary_lines(report: Report, run_dir: Path) -> Iterator[str]:
         owners = ", ".join(f"{owner} {n}" for owner, n in report.not_scored_by_owner.items())
         n = report.n_not_scored
         yield f"not scored: {_attempts(n)} that the model cannot answer for, in no mean; by owner: {owners}"
+    if report.n_attempts is not None and report.n_trajectories < report.n_attempts:
+        n_missing = report.n_attempts - report.n_trajectories
+        yield f"incomplete: {n_missing} of {_attempts(report.n_attempts)} have no trajectory yet"
     if report.n_failures:
         yield (
             f"failed: {_attempts(report.n_failures)} in failures.jsonl and in no number here; "
@@ -43,12 +47,14 @@ def summary_lines(report: Report, run_dir: Path) -> Iterator[str]:
     yield f"files: {run_dir}/ (trajectories.jsonl, artifacts/, {SCORES}, {REPORT})"
 
 
-def _table(report: Report, *, decorated: bool) -> Table:
+def title(report: Report) -> str:
+    """Return what was scored, in one line."""
     scorer = f"scorer {report.scorer} {report.scorer_version}"
-    title = f"{report.benchmark}: {_attempts(report.n_trajectories)}, {scorer}"
-    table = Table(
-        box=box.SIMPLE_HEAD if decorated else None, title=title, title_justify="left", pad_edge=False
-    )
+    return f"{report.benchmark}: {_attempts(report.n_trajectories)}, {scorer}"
+
+
+def _table(report: Report, *, decorated: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD if decorated else None, pad_edge=False)
     table.add_column("category", overflow="fold")
     for name in ("passed", "not scored", "mean turns"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -60,6 +60,7 @@ class RunFacts:
     config_hash: str
     n_failures: int
     n_duplicates: int
+    n_attempts: int | None
     wall_s: float | None
 
 
@@ -91,6 +92,9 @@ class Report:
     n_passed: int
     n_not_scored: int
     not_scored_by_owner: Mapping[str, int]
+    n_attempts: int | None
+    """Attempts that the whole run is made of, those included that have no trajectory; None: not known."""
+
     n_failures: int
     """Attempts that have a line in failures.jsonl and no trajectory."""
 
@@ -136,6 +140,7 @@ def make_report(
         n_passed=sum(score.passed is True for score in scored),
         n_not_scored=not_scored.total(),
         not_scored_by_owner=dict(sorted(not_scored.items())),
+        n_attempts=run.n_attempts,
         n_failures=run.n_failures,
         n_duplicates=run.n_duplicates,
         pass_rate=mean([float(score.passed is True) for score in scored]),

@@ -36,6 +36,9 @@ class Run:
     benchmark_digest: str | None
     """Of the samples that were run."""
 
+    n_attempts: int | None
+    """Of the whole run, done or not."""
+
 
 def open_run(run_dir: Path) -> Run:
     """Return what a run directory says about itself. Blocks.
@@ -49,7 +52,7 @@ def open_run(run_dir: Path) -> Run:
     stored = read_config(run_dir)
     path = run_dir / TRAJECTORIES
     if not path.is_file() or not path.stat().st_size:
-        raise RunDirError(f"{path} has no trajectories yet; run `python -m runner --run-dir {run_dir}` first")
+        raise RunDirError(f"{path} has no trajectories yet: there is nothing to score")
     config = stored.get("config")
     if not isinstance(config, dict) or not isinstance(config.get("benchmark"), str):
         raise RunDirError(f"{run_dir / 'config.json'}: no config.benchmark; it names what was run")
@@ -66,6 +69,7 @@ def open_run(run_dir: Path) -> Run:
         benchmark=config["benchmark"],
         data=data,
         benchmark_digest=(stored.get("settings") or {}).get("benchmark.digest"),
+        n_attempts=n if isinstance(n := stored.get("n_attempts"), int) else None,
     )
 
 
@@ -91,6 +95,7 @@ def run_facts(run: Run, attempts: set[str], n_duplicates: int) -> RunFacts:
         config_hash=run.config_hash,
         n_failures=len(failed - attempts),
         n_duplicates=n_duplicates,
+        n_attempts=run.n_attempts,
         wall_s=run_wall_s(read_events(run.run_dir)),
     )
 

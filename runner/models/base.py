@@ -46,7 +46,7 @@ class ModelClient(Protocol):
     """What the journal calls the model."""
 
     async def start(self) -> None:
-        """Check that the model can answer, before any work is begun. Raises ModelError, ConfigError."""
+        """Check that the model is there, before any work is begun. Raises ModelError, ConfigError."""
 
     async def complete(self, request: ModelRequest) -> Completion:
         """Return the reply to a conversation.

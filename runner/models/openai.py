@@ -64,13 +64,24 @@ class OpenAIClient:
                 f"{self._base_url} refuses us ({refusal_text(status, body)}): export the API key and name "
                 f"its variable in model.api_key_env (now: {self._config.api_key_env})"
             )
-        if self.name:
-            return
-        names = _model_names(body) if status == 200 else []
+        if status == 404 and not self._base_url.endswith("/v1"):
+            raise ConfigError(f"{self._base_url}/models is not there (HTTP 404): most addresses end in /v1")
+        if not self.name:
+            self.name = self._only_name(status, body)
+
+    def _only_name(self, status: int, body: bytes) -> str:
+        names = _model_names(body) if status == 200 else None
+        if names is None:
+            raise ConfigError(
+                f"model.name is not set, and {self._base_url}/models gives no list of models "
+                f"({refusal_text(status, body)}); check the address, or set model.name"
+            )
         if len(names) != 1:
-            listed = f"lists {', '.join(names)}" if names else f"lists no models (HTTP {status})"
-            raise ConfigError(f"model.name is not set and {self._base_url}/models {listed}; set model.name")
-        self.name = names[0]
+            raise ConfigError(
+                f"model.name is not set, and {self._base_url}/models lists "
+                f"{', '.join(names) or 'no model'}; set model.name"
+            )
+        return names[0]
 
     async def complete(self, request: ModelRequest) -> Completion:
         """Return the reply to a conversation. See ModelClient.complete for the errors."""
@@ -131,8 +142,7 @@ class OpenAIClient:
         if is_context_overflow(status, answer):
             raise ContextOverflow(failure)
         if status not in RETRIED_STATUSES:
-            hint = "" if status != 404 or self._base_url.endswith("/v1") else "; most addresses end in /v1"
-            raise ModelRefused(f"{self._base_url}: {failure}{hint}")
+            raise ModelRefused(f"{self._base_url}: {failure}")
 
     async def _post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         session = self._open_session()
@@ -173,9 +183,9 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
         return None
 
 
-def _model_names(body: bytes) -> list[str]:
+def _model_names(body: bytes) -> list[str] | None:
     try:
         rows = orjson.loads(body)["data"]
         return [row["id"] for row in rows if isinstance(row.get("id"), str)]
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-        return []
+        return None

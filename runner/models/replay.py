@@ -8,6 +8,7 @@ Reads our own `trajectories.jsonl` (also through the folder of a run) and PyBenc
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ class ReplayClient:
         self.path = path / "trajectories.jsonl" if path.is_dir() else path
         self.name = f"replay:{self.path.parent.name}/{self.path.name}"
         self._replies, self.digest = read_recorded_replies(self.path)
+
+    def missing(self, sample_ids: Iterable[str]) -> list[str]:
+        """Return the samples that were not recorded: their attempts end at once."""
+        return [name for name in sample_ids if attempt_id(name, 1) not in self._replies]
 
     async def start(self) -> None:
         """Nothing to check: the file was read when the client was made."""

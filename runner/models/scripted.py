@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from typing import Literal
 
 from bench_data import Sample, Solution
@@ -36,6 +38,14 @@ class ScriptedClient:
         """Raise ConfigError when a sample has no script for this model."""
         for sample in samples:
             self._script(sample)
+
+    def digest(self, samples: Iterable[Sample]) -> str:
+        """Return the SHA-256 of all scripts of a benchmark, so that a resume can tell two versions apart."""
+        digest = hashlib.sha256()
+        for sample in samples:
+            script = sample.reference if self.name == "oracle" else sample.decoy
+            digest.update(repr((sample.id, script)).encode())
+        return digest.hexdigest()
 
     def _script(self, sample: Sample) -> Solution:
         script = sample.reference if self.name == "oracle" else sample.decoy

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from bench_data import Sample, Solution
-from runner.records import Owner, StopReason, Timings, Trajectory, Turn, Usage
+from runner.records import SCHEMA_VERSION, Owner, StopReason, Timings, Trajectory, Turn, Usage
 
 
 def trajectory(sample_id: str = "one", epoch: int = 1, **changes: Any) -> Trajectory:
     """Return a finished trajectory."""
     values: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
         "run_id": "r",
         "config_hash": "h",
         "benchmark": "test",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from bench_data import load
-from runner.batch import default_run_dir, prepare
+from runner.batch import default_run_dir, enough_sandboxes, prepare
 from runner.config import RunConfig
 from runner.errors import ConfigError
+from sandbox_pool import PoolConfig
 
 
 @pytest.mark.parametrize(
@@ -40,3 +43,21 @@ def test_plain_run_is_quickstart_with_the_oracle() -> None:
     batch = prepare(RunConfig())
     assert batch.n_attempts == len(load("quickstart").samples)
     assert (batch.model.name, batch.protocol.name) == ("oracle", "fenced")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"concurrency": 40}, 40),
+        ({"concurrency": 40, "sandbox": {"max_sandboxes": 3}}, 3),
+        ({"concurrency": 1}, PoolConfig().max_sandboxes),
+    ],
+)
+def test_there_are_sandboxes_for_all_in_flight(settings: dict[str, Any], expected: int) -> None:
+    """Nobody waits for a sandbox by default; who sets a number gets that number."""
+    assert enough_sandboxes(RunConfig.model_validate(settings)).max_sandboxes == expected
+
+
+def test_more_than_memory_holds_are_not_promised() -> None:
+    """A concurrency beyond all memory does not start kernels until the machine dies."""
+    assert enough_sandboxes(RunConfig(concurrency=1_000_000)).max_sandboxes < 100_000

@@ -37,6 +37,15 @@ def test_settings_go_through_the_same_parser() -> None:
     assert parse_setting("model.request.stop=a=b") == ("model.request.stop", "a=b")
 
 
+def test_shorthands(tmp_path: Path) -> None:
+    """A bare word stands for the main key of its section, also when another key is set beside it."""
+    path = write(tmp_path, "model: nop\nprotocol: execute_tag\n")
+    config = load_config(path, {"protocol.merge_user_messages": False})
+
+    assert (config.model.client, config.protocol.kind) == ("nop", "execute_tag")
+    assert not config.protocol.merge_user_messages
+
+
 def test_settings_win_over_the_file(tmp_path: Path) -> None:
     """A setting replaces one key and leaves its neighbours."""
     path = write(tmp_path, "limits: {max_turns: 3, cell_s: 5}\nmodel: oracle\n")

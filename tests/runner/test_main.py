@@ -154,6 +154,33 @@ def test_changed_config_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     assert len((tmp_path / "r/trajectories.jsonl").read_text().splitlines()) == 4
 
 
+def test_dry_run_refuses_what_the_run_would(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It does not promise a resume that will be refused."""
+    assert nop_run(tmp_path) == 0
+    assert nop_run(tmp_path, "--dry-run") == 0
+    assert "0 to run, 2 done" in capsys.readouterr().out
+    assert nop_run(tmp_path, "--dry-run", "--set", "limits.max_turns=3") == 2
+
+
+@pytest.mark.kernel
+def test_changed_solutions_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The oracle's replies are part of what a trajectory is."""
+    task = {"id": "a", "messages": [{"role": "user", "content": "hi"}]}
+    for answer, code in (("one", 0), ("one", 0), ("two", 2)):
+        task["reference"] = {"cells": ["1"], "answer": answer}
+        (tmp_path / "t.jsonl").write_text(json.dumps(task) + "\n")
+        assert main(["--set", f"benchmark=jsonl:{tmp_path}/t.jsonl", "--run-dir", "r"]) == code
+    assert "model.script_digest" in capsys.readouterr().err
+
+
+def test_unrecorded_samples_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A recording that lacks samples is warned of before the run, not discovered in its scores."""
+    (tmp_path / "recorded.jsonl").write_text('{"index": "a", "messages": []}\n')
+    benchmark = write_tasks(tmp_path / "t.jsonl", "a", "b")
+    assert main(["--set", f"benchmark={benchmark}", "--model", "replay:recorded.jsonl", "--dry-run"]) == 0
+    assert "warning: 1 samples are not in recorded.jsonl" in capsys.readouterr().err
+
+
 def test_changed_tasks_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A benchmark whose content changed is not mixed into the same run."""
     assert nop_run(tmp_path) == 0
@@ -244,7 +271,7 @@ async def test_server_answers_garbage(
     async with StubServer(garbage) as server:
         code, _, error = await run_against(server, tmp_path)
         assert code == 1
-        assert "3 attempts failed by no fault of the model; see failures.jsonl" in error
+        assert "3 attempts failed by no fault of the model; see r/failures.jsonl" in error
         assert said in error
         assert (tmp_path / "r/trajectories.jsonl").read_bytes() == b""
 

@@ -88,7 +88,7 @@ def test_scoring_again_gives_the_same_bytes(make_run: Any, capsys: pytest.Captur
     ("benchmark", "lines", "text"),
     [
         ("pybench", [trajectory("1", "")], "no scorer for benchmark pybench yet"),
-        ("other:x", [trajectory("1", "")], "no scorer for benchmark other:x yet"),
+        ("other:x", [trajectory("1", "")], "no benchmark is called 'other:x'"),
         ("jsonl:gone.jsonl", [trajectory("1", "")], "gone.jsonl"),
         (None, [], "has no trajectories yet"),
         (None, [trajectory("two", "", turns=None)], "trajectory 1: 'turns' is None, expected list"),

@@ -22,6 +22,7 @@ REPORT = Report(
     n_passed=2,
     n_not_scored=1,
     not_scored_by_owner={"sandbox": 1},
+    n_attempts=7,
     n_failures=1,
     n_duplicates=2,
     pass_rate=2 / 3,
@@ -57,6 +58,7 @@ def test_the_summary_says_what_counts_and_what_does_not() -> None:
     for part in (
         "pass rate: 66.7 % (2 of 3, standard error 33.3 %)",
         "not scored: 1 attempt that the model cannot answer for, in no mean; by owner: sandbox 1",
+        "incomplete: 3 of 7 attempts have no trajectory yet",
         "failed: 1 attempt in failures.jsonl",
         "2 trajectories of attempts that have an earlier one",
         "pass@1 50.0 %, pass@2 100.0 %",

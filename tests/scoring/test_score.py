@@ -18,7 +18,7 @@ from scoring.score import (
     run_wall_s,
 )
 
-RUN = RunFacts("quickstart", "run", "hash", n_failures=2, n_duplicates=1, wall_s=30.0)
+RUN = RunFacts("quickstart", "run", "hash", n_attempts=None, n_failures=2, n_duplicates=1, wall_s=30.0)
 
 
 def attempt(

@@ -106,6 +106,29 @@ async def test_name_is_needed_when_there_are_several() -> None:
             await ask(server)
 
 
+async def test_address_without_v1() -> None:
+    """A server that has nothing there gets the usual remedy, whether or not a name is set."""
+    async with StubServer() as server:
+        for name in (None, "x"):
+            client = OpenAIClient(server.url.removesuffix("/v1"), config(name=name))
+            with pytest.raises(ConfigError, match=r"HTTP 404.*most addresses end in /v1"):
+                await client.start()
+            await client.close()
+
+
+async def test_page_in_the_place_of_the_models() -> None:
+    """What is no list of models is not mistaken for an empty one."""
+
+    async def page(request: web.Request) -> web.StreamResponse:
+        return web.Response(text="<html>hello</html>")
+
+    server = StubServer()
+    server._list_models = page  # type: ignore[method-assign]
+    async with server:
+        with pytest.raises(ConfigError, match=r"no list of models.*<html>hello"):
+            await ask(server)
+
+
 @pytest.mark.parametrize(
     "response",
     [
