@@ -133,7 +133,7 @@ def first_line(batch: Batch, path: Path | None, *, is_demo: bool) -> str:
     )
     if is_demo:
         return f"No config given: this is the built-in demo ({what})."
-    return f"{path or 'no config file'}: {what}"
+    return f"{path}: {what}" if path else what
 
 
 def report_skipped(batch: Batch) -> None:

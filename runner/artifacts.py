@@ -21,12 +21,18 @@ PICTURES_FOLDER = "displayed"
 SUFFIXES = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "image/svg+xml": "svg"}
 
 
+def has_pictures(observation: Observation) -> bool:
+    """Whether a file is to be written for an observation."""
+    shown = (output.data for output in observation.outputs if isinstance(output, Result | Display))
+    return any(isinstance(value, bytes) for data in shown for value in data.values())
+
+
 def observation_record(
     observation: Observation, artifacts_dir: Path, prefix: str, n_turn: int
 ) -> tuple[dict[str, Any], list[ArtifactRecord]]:
     """Write the pictures of an observation to `artifacts_dir`, synced; return its record and theirs.
 
-    `n_turn` counts from 1 and is part of the pictures' names. Blocks: call it in a thread.
+    `n_turn` counts from 1 and is part of the pictures' names. Blocks where there are pictures.
     """
     pictures: list[ArtifactRecord] = []
     outputs: list[dict[str, Any]] = []

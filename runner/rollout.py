@@ -13,11 +13,12 @@ import shutil
 import time
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench_data import Sample, SampleFile
-from runner.artifacts import observation_record, writing
+from runner.artifacts import has_pictures, observation_record, writing
 from runner.config import Limits
 from runner.conversation import opening_messages
 from runner.errors import ContextOverflow, ModelError, ModelUnavailable, ReplayEnded
@@ -193,14 +194,17 @@ class Rollout:
     async def _record_observation(self, turn: Turn, observation: Observation) -> None:
         turn.timings.execute_s = observation.duration_s
         self.outcome.timings.execute_s += observation.duration_s
+        record = partial(
+            observation_record,
+            observation,
+            self._artifacts_dir,
+            self._artifacts_prefix,
+            len(self.outcome.turns),
+        )
         with writing(self._artifacts_dir):
-            turn.observation, pictures = await asyncio.to_thread(
-                observation_record,
-                observation,
-                self._artifacts_dir,
-                self._artifacts_prefix,
-                len(self.outcome.turns),
-            )
+            # Most turns have no picture, and so no need of a thread.
+            in_thread = has_pictures(observation)
+            turn.observation, pictures = await asyncio.to_thread(record) if in_thread else record()
         self.outcome.artifacts.extend(pictures)
         content = self._settings.protocol.render_observation(observation)
         self.outcome.messages.append({"role": "user", "content": content})
