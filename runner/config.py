@@ -7,7 +7,6 @@ Paths are relative to the current folder.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -170,18 +169,6 @@ class RunConfig(ConfigModel):
         return globs
 
 
-OPERATIONAL = frozenset(
-    {
-        "concurrency", "epochs", "limit", "samples", "shuffle", "run_dir", "grace_s",
-        "model.headers", "model.api_key_env", "model.timeout_s", "model.max_retries", "model.max_backoff_s",
-        "limits.max_tries", "data.root", "data.strict",
-        "sandbox.max_sandboxes", "sandbox.min_idle", "sandbox.max_starting", "sandbox.acquire_timeout_s",
-        "sandbox.start_timeout_s", "sandbox.python", "sandbox.scratch",
-    }
-)  # fmt: skip
-"""Keys that change how fast or how much is run, not what a trajectory is: a resume may change them."""
-
-
 def load_config(path: Path | None, overrides: Mapping[str, Any]) -> RunConfig:
     """Read a config file (None: all defaults), lay overrides (`a.b` -> value) over it, check it.
 
@@ -221,21 +208,6 @@ def parse_yaml(text: str, source: str) -> Any:
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(f"{source}{line}: {problem}") from error
-
-
-def hashable_settings(config: RunConfig) -> dict[str, Any]:
-    """Return the settings that decide what a trajectory is, flat: `a.b` -> JSON value."""
-    flat = flatten(config.model_dump(mode="json"))
-    # Where a server listens does not change what the model says: the next night may use another.
-    flat["model.client"] = flat["model.client"].partition(":")[0]
-    # A file of tasks is known by its digest, wherever it lies.
-    flat["benchmark"] = "jsonl" if flat["benchmark"].startswith("jsonl:") else flat["benchmark"]
-    return {k: v for k, v in flat.items() if not any(k == o or k.startswith(o + ".") for o in OPERATIONAL)}
-
-
-def config_hash(settings: Mapping[str, Any]) -> str:
-    """Return a short name for a set of settings."""
-    return hashlib.sha256(orjson.dumps(settings, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
 def public_config(config: RunConfig) -> dict[str, Any]:

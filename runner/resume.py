@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from bench_data import Benchmark
-from runner.config import RunConfig, config_hash, hashable_settings, public_config
+from runner.config import RunConfig, flatten, public_config
 from runner.errors import JournalError, RunMismatch
 from runner.journal import CONFIG, TRAJECTORIES, read_config
 from runner.models import ModelClient, ReplayClient, ScriptedClient
@@ -25,6 +28,18 @@ VERSIONS_OF = (
     *("jupyter_client", "ipykernel", "ipython", "pyzmq"),
     *("numpy", "pandas", "matplotlib", "openpyxl", "pillow", "scipy", "scikit-learn", "sympy"),
 )
+
+
+OPERATIONAL = frozenset(
+    {
+        "concurrency", "epochs", "limit", "samples", "shuffle", "run_dir", "grace_s",
+        "model.headers", "model.api_key_env", "model.timeout_s", "model.max_retries", "model.max_backoff_s",
+        "limits.max_tries", "data.root", "data.strict",
+        "sandbox.max_sandboxes", "sandbox.min_idle", "sandbox.max_starting", "sandbox.acquire_timeout_s",
+        "sandbox.start_timeout_s", "sandbox.python", "sandbox.scratch",
+    }
+)  # fmt: skip
+"""Keys that change how fast or how much is run, not what a trajectory is: a resume may change them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +75,21 @@ class RunRecord:
             "machine": machine(),
             "sandbox": self.sandbox,
         }
+
+
+def hashable_settings(config: RunConfig) -> dict[str, Any]:
+    """Return the settings that decide what a trajectory is, flat: `a.b` -> JSON value."""
+    flat = flatten(config.model_dump(mode="json"))
+    # Where a server listens does not change what the model says: the next night may use another.
+    flat["model.client"] = flat["model.client"].partition(":")[0]
+    # A file of tasks is known by its digest, wherever it lies.
+    flat["benchmark"] = "jsonl" if flat["benchmark"].startswith("jsonl:") else flat["benchmark"]
+    return {k: v for k, v in flat.items() if not any(k == o or k.startswith(o + ".") for o in OPERATIONAL)}
+
+
+def config_hash(settings: Mapping[str, Any]) -> str:
+    """Return a short name for a set of settings."""
+    return hashlib.sha256(orjson.dumps(settings, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
 def run_record(

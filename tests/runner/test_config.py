@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runner.config import config_hash, hashable_settings, load_config, parse_setting, public_config
+from runner.config import load_config, parse_setting, public_config
 from runner.errors import ConfigError
 
 
@@ -108,45 +108,3 @@ def test_header_values_are_not_recorded() -> None:
     """A header may hold a secret: its name is recorded, its value is not."""
     config = load_config(None, {"model.headers": {"X-Key": "secret"}})
     assert public_config(config)["model"]["headers"] == {"X-Key": "(not recorded)"}
-
-
-def hash_of(overrides: dict[str, Any]) -> str:
-    return config_hash(hashable_settings(load_config(None, overrides)))
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        {"concurrency": 3},
-        {"run_dir": "x"},
-        {"model.headers": {"a": "b"}},
-        {"sandbox.max_sandboxes": 3},
-        {"epochs": 4},
-        {"limit": 2},
-    ],
-)
-def test_operational_keys_do_not_change_the_hash(overrides: dict[str, Any]) -> None:
-    """A resume may change how fast or how much is run."""
-    assert hash_of({}) == hash_of(overrides)
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        {"model.request": {"temperature": 1}},
-        {"limits.max_turns": 3},
-        {"benchmark": "pybench"},
-        {"model.client": "nop"},
-        {"sandbox.memory_bytes": 2**30},
-        {"protocol.kind": "execute_tag"},
-    ],
-)
-def test_what_changes_results_changes_the_hash(overrides: dict[str, Any]) -> None:
-    """A resume may not change what a trajectory is."""
-    assert hash_of({}) != hash_of(overrides)
-
-
-def test_address_of_the_server_does_not_change_the_hash() -> None:
-    """The same model behind another address gives the same results."""
-    one = hash_of({"model.client": "openai:http://a/v1"})
-    assert one == hash_of({"model.client": "openai:http://b/v1"})
