@@ -12,17 +12,20 @@ from sandbox_pool.errors import (
     SandboxError,
     SandboxFault,
     SandboxPathError,
+    SandboxSetupError,
     SandboxStartError,
+    UnknownProfile,
     UnsupportedHost,
 )
 from sandbox_pool.fake import FakePool, FakeSandbox
-from sandbox_pool.interface import Pool, Sandbox
+from sandbox_pool.interface import DEFAULT_SPEC, Pool, Sandbox, SandboxSpec
 from sandbox_pool.observation import Display, Error, Observation, Output, Result, Status, Stream
 from sandbox_pool.pool import PoolStatistics, SandboxPool
 from sandbox_pool.probe import probe
 from sandbox_pool.sandbox import KernelSandbox
 
 __all__ = [
+    "DEFAULT_SPEC",
     "CollectedFile",
     "Display",
     "Error",
@@ -42,9 +45,12 @@ __all__ = [
     "SandboxFault",
     "SandboxPathError",
     "SandboxPool",
+    "SandboxSetupError",
+    "SandboxSpec",
     "SandboxStartError",
     "Status",
     "Stream",
+    "UnknownProfile",
     "UnsupportedHost",
     "probe",
 ]

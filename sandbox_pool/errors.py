@@ -2,6 +2,8 @@
 
 SandboxError
 ├── SandboxStartError           a kernel did not come up
+├── SandboxSetupError           the setup cell of a sample failed
+├── UnknownProfile (ValueError) the config has no profile of that name
 ├── SandboxFault                a sandbox broke by our fault while it was in use
 ├── SandboxClosed               used after close()
 ├── PoolTimeout (TimeoutError)  no sandbox became free in acquire_timeout_s
@@ -20,6 +22,14 @@ class SandboxError(Exception):
 
 class SandboxStartError(SandboxError):
     """A kernel did not come up; the message holds the end of what it wrote."""
+
+
+class SandboxSetupError(SandboxError):
+    """A setup cell failed; the message holds the end of its traceback."""
+
+
+class UnknownProfile(SandboxError, ValueError):  # noqa: N818 - named for the state, as in anyio
+    """The config has no profile of that name; the message lists those that it has."""
 
 
 class SandboxFault(SandboxError):  # noqa: N818 - the word of Status.SANDBOX_FAULT

@@ -12,6 +12,7 @@ from typing import Any
 from sandbox_pool.collect import CollectedFile, compile_globs
 from sandbox_pool.errors import SandboxClosed, SandboxPathError
 from sandbox_pool.files import split_path
+from sandbox_pool.interface import DEFAULT_SPEC, SandboxSpec
 from sandbox_pool.observation import Observation, Status
 
 Reply = Observation | BaseException
@@ -134,6 +135,9 @@ class FakePool:
         self.sandboxes: list[FakeSandbox] = []
         """All that were handed out, in order."""
 
+        self.specs: list[SandboxSpec] = []
+        """What was asked for, in order; a fake runs no setup cell."""
+
         self.n_leased = 0
         self.max_leased = 0
         """The most that were leased at one time."""
@@ -148,8 +152,9 @@ class FakePool:
             await sandbox.close()
 
     @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[FakeSandbox]:
+    async def acquire(self, spec: SandboxSpec = DEFAULT_SPEC) -> AsyncIterator[FakeSandbox]:
         """See `interface.Pool`. Never waits for a free one."""
+        self.specs.append(spec)
         await asyncio.sleep(0)
         if self._start_error is not None:
             raise self._start_error

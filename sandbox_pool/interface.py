@@ -4,11 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from sandbox_pool.collect import CollectedFile
 from sandbox_pool.observation import Observation
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """Which sandbox a caller wants."""
+
+    profile: str | None = None
+    """Name of one of the config's profiles; None: the one that the config names."""
+
+    seed: int | None = None
+    """What `random` and `numpy.random` start from (modulo 2**32); None: anything."""
+
+    setup: str | None = None
+    """A cell that runs before the sandbox is handed out, whose output nobody sees."""
+
+    workspace: Path | None = None
+    """Folder of this machine that the code sees, read-only, as `workspace` in its working directory."""
+
+
+DEFAULT_SPEC = SandboxSpec()
 
 
 class Sandbox(Protocol):
@@ -78,12 +99,14 @@ class Sandbox(Protocol):
 class Pool(Protocol):
     """Hands out sandboxes."""
 
-    def acquire(self) -> AbstractAsyncContextManager[Sandbox]:
+    def acquire(self, spec: SandboxSpec = DEFAULT_SPEC) -> AbstractAsyncContextManager[Sandbox]:
         """Lease a sandbox for the length of a block, and close it at the end.
 
         Callers are served in the order in which they came. Safe to cancel at any point.
 
         Raises:
+            UnknownProfile: the config has no profile of that name.
+            SandboxSetupError: the setup cell failed; it would fail again.
             PoolTimeout: none became free within acquire_timeout_s.
             SandboxStartError: the one meant for this caller did not start.
             UnsupportedHost: this machine cannot start any.

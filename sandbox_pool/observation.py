@@ -90,6 +90,9 @@ class Observation:
     n_output_bytes: int = 0
     """Bytes of output that the cell produced, kept or not."""
 
+    peak_memory_bytes: int | None = None
+    """Most memory that the sandbox held at once so far, where the system counts it."""
+
     kernel_alive: bool = True
     """Whether the kernel can execute another cell, with its state as the cell left it."""
 

@@ -19,6 +19,7 @@ import zmq
 from sandbox_pool.config import PoolConfig
 from sandbox_pool.errors import PoolTimeout, SandboxClosed, SandboxError, SandboxStartError
 from sandbox_pool.host import UidRange, make_scratch, raise_descriptor_limit, remove_tree, sandbox_uids
+from sandbox_pool.interface import DEFAULT_SPEC, SandboxSpec
 from sandbox_pool.pool_state import Decision, HandOut, PoolState, Refuse, Retire, Start
 from sandbox_pool.probe import probe
 from sandbox_pool.sandbox import KernelSandbox, Life
@@ -95,7 +96,7 @@ class SandboxPool:
             raise cancelled
 
     @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[KernelSandbox]:
+    async def acquire(self, spec: SandboxSpec = DEFAULT_SPEC) -> AsyncIterator[KernelSandbox]:
         """See `interface.Pool`."""
         sandbox = await self._lease()
         try:
