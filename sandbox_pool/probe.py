@@ -28,7 +28,7 @@ def probe(config: PoolConfig | None = None) -> dict[str, Any]:
         "disk": "not limited beyond the size of each file",
     }
     return {
-        "tier": config.tier,
+        "tier": "process",
         "kernel": "ipykernel",
         "platform": platform.platform(),
         "uid_policy": "own uid per sandbox" if is_root else f"shares uid {os.geteuid()} with the runner",
