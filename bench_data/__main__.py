@@ -100,6 +100,7 @@ def _sample(sample: Sample) -> Iterator[str]:
         yield from ("", f"-- {message['role']}", str(message["content"]).rstrip())
     yield from ("", "-- files")
     yield from [f"{file.path}  {len(file.read())} bytes" for file in sample.files] or ["none"]
+    yield from _sandbox(sample)
     if sample.check is not None:
         yield from ("", "-- check")
         yield json.dumps(sample.check.model_dump(mode="json"), ensure_ascii=False, indent=2)
@@ -108,6 +109,17 @@ def _sample(sample: Sample) -> Iterator[str]:
             yield from _solution(title, solution)
     if sample.metadata:
         yield from ("", "-- metadata", json.dumps(dict(sample.metadata), ensure_ascii=False, indent=2))
+
+
+def _sandbox(sample: Sample) -> Iterator[str]:
+    if sample.profile is not None or sample.workspace is not None:
+        yield from ("", "-- sandbox")
+        if sample.profile is not None:
+            yield f"profile {sample.profile}"
+        if sample.workspace is not None:
+            yield f"workspace {sample.workspace}"
+    if sample.setup is not None:
+        yield from ("", "-- setup (never shown to the model)", sample.setup.rstrip())
 
 
 def _solution(title: str, solution: Solution) -> Iterator[str]:

@@ -6,8 +6,10 @@
      "reference": {"cells": ["print(42)"], "answer": "Answer: {last_line}"}}
 
 (on one line). `id` and `messages` are required. A file comes from `source`, relative to the JSONL file,
-or from `text`. Checks are those of bench_data/checks.py. Unknown keys are errors, and so is a source that
-is not there: the file is yours, so a hole in it is a mistake and not a fact of upstream.
+or from `text`. Checks are those of bench_data/checks.py. `profile`, `setup` and `workspace` say which
+sandbox the sample needs (bench_data/sample.py); a workspace is relative to the JSONL file too. Unknown keys
+are errors, and so is a source or a workspace that is not there: the file is yours, so a hole in it is a
+mistake and not a fact of upstream.
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ from bench_data.checks import Check
 from bench_data.digest import samples_digest
 from bench_data.errors import MissingDataError, SampleError
 from bench_data.sample import Benchmark, Sample, SampleFile, Solution
+
+WORKSPACE_NAME = "workspace"
+"""Where sandboxes show a sample's workspace, in the working directory."""
 
 
 class _RowModel(BaseModel):
@@ -56,6 +61,9 @@ class _SampleRow(_RowModel):
     reference: _SolutionRow | None = None
     decoy: _SolutionRow | None = None
     metadata: dict[str, JsonValue] = {}
+    profile: str | None = Field(default=None, min_length=1)
+    setup: str | None = Field(default=None, min_length=1)
+    workspace: str | None = Field(default=None, min_length=1)
 
 
 def load(path: Path, *, spec: str) -> Benchmark:
@@ -71,14 +79,15 @@ def load(path: Path, *, spec: str) -> Benchmark:
     line_of: dict[str, int] = {}
     for number, line in _lines(path):
         where = f"{path}:{number}"
-        sample = _sample(_parse(line, where), path.parent, where)
+        sample = _sample(_parse(line, where), path, where)
         if sample.id in line_of:
             _refuse(where, "id", f"{sample.id!r} is already on line {line_of[sample.id]}; ids must differ")
         line_of[sample.id] = number
         samples.append(sample)
     if not samples:
         raise SampleError(f"{path}: holds no samples; write a JSON object on each line")
-    return Benchmark(name=spec, samples=samples, protocol="fenced", digest=samples_digest(samples))
+    digest = samples_digest(samples, path.parent.absolute())
+    return Benchmark(name=spec, samples=samples, protocol="fenced", digest=digest)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -135,31 +144,52 @@ def _no_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON; use a number or null")
 
 
-def _sample(row: _SampleRow, folder: Path, where: str) -> Sample:
+def _sample(row: _SampleRow, tasks: Path, where: str) -> Sample:
     try:
         return Sample(
             id=row.id,
             messages=tuple({"role": message.role, "content": message.content} for message in row.messages),
             category=row.category,
-            files=_files(row.files, folder, where),
+            files=_files(row, tasks.parent, where),
             check=row.check,
             reference=_solution(row.reference),
             decoy=_solution(row.decoy),
             metadata=row.metadata,
+            profile=row.profile,
+            setup=row.setup,
+            workspace=_workspace(row.workspace, tasks, where),
         )
     except SampleError as error:
         raise error if str(error).startswith(where) else SampleError(f"{where}: id: {error}") from error
 
 
-def _files(rows: list[_FileRow], folder: Path, where: str) -> tuple[SampleFile, ...]:
+def _files(row: _SampleRow, folder: Path, where: str) -> tuple[SampleFile, ...]:
     files: dict[str, SampleFile] = {}
-    for index, row in enumerate(rows):
+    for index, file in enumerate(row.files):
         key = f"files.{index}"
-        path = _sandbox_path(row.path, where, f"{key}.path")
+        path = _sandbox_path(file.path, where, f"{key}.path")
         if path in files:
-            _refuse(where, f"{key}.path", f"{row.path!r} is in files already; each needs a path of its own")
-        files[path] = SampleFile(path, _content(row, folder, where, key))
+            _refuse(where, f"{key}.path", f"{file.path!r} is in files already; each needs a path of its own")
+        if row.workspace is not None and path.split("/")[0] == WORKSPACE_NAME:
+            _refuse(
+                where, f"{key}.path", f"{file.path!r} is where the workspace is seen; choose another path"
+            )
+        files[path] = SampleFile(path, _content(file, folder, where, key))
     return tuple(files.values())
+
+
+def _workspace(name: str | None, tasks: Path, where: str) -> Path | None:
+    if name is None:
+        return None
+    folder = tasks.parent.absolute() / name
+    problem = None
+    if not _is_readable(folder, is_folder=True):
+        problem = f"{folder} is not a readable folder; workspaces are relative to {tasks.parent}"
+    elif tasks.resolve().is_relative_to(folder.resolve()):
+        problem = f"{folder} holds {tasks.name} with its checks and solutions; choose a folder of its own"
+    if problem is not None:
+        _refuse(where, "workspace", problem)
+    return folder
 
 
 def _sandbox_path(path: str, where: str, key: str) -> str:
@@ -175,9 +205,18 @@ def _content(row: _FileRow, folder: Path, where: str, key: str) -> Any:
     if row.text is not None:
         return partial(row.text.encode, "utf-8")
     source = folder / str(row.source)
-    if not source.is_file() or not os.access(source, os.R_OK):
+    if not _is_readable(source, is_folder=False):
         _refuse(where, f"{key}.source", f"{source} is not a readable file; sources are relative to {folder}")
     return source
+
+
+def _is_readable(path: Path, *, is_folder: bool) -> bool:
+    try:
+        if is_folder:
+            return path.is_dir() and os.access(path, os.R_OK | os.X_OK)
+        return path.is_file() and os.access(path, os.R_OK)
+    except OSError:  # a name that is too long, a folder above that may not be entered
+        return False
 
 
 def _solution(row: _SolutionRow | None) -> Solution | None:

@@ -65,6 +65,17 @@ class Sample:
     decoy: Solution | None = None
     """A plausible wrong solution that the check must reject."""
 
+    profile: str | None = None
+    """The profile of the run's config that its sandbox is made from; None: the one that the config names."""
+
+    setup: str | None = None
+    """A cell that each of its kernels runs first, before the input files are there, and that the model
+    never sees."""
+
+    workspace: Path | None = None
+    """A folder of this machine, absolute, that its code sees read-only as `workspace` in the working
+    directory. Not copied: it may hold gigabytes."""
+
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """What else upstream says about the row, unchanged."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,60 @@ def test_a_full_line_becomes_a_sample(tmp_path: Path) -> None:
     assert (sample.category, sample.metadata, benchmark.protocol) == ("c", {"n": [1]}, "fenced")
 
 
+def test_a_sample_can_ask_for_its_sandbox(tmp_path: Path) -> None:
+    """Profile and setup arrive as written, the workspace as the absolute path of a folder beside the file."""
+    (tmp_path / "repos/a").mkdir(parents=True)
+    plain, asking = load_rows(
+        tmp_path, row(), row(id="b", profile="upstream", setup="import a\n", workspace="repos/a")
+    ).samples
+    assert (plain.profile, plain.setup, plain.workspace) == (None, None, None)
+    assert (asking.profile, asking.setup, asking.workspace) == (
+        "upstream",
+        "import a\n",
+        tmp_path / "repos/a",
+    )
+
+
+def test_a_workspace_is_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From whichever folder it is loaded, the same absolute folder is meant, and the same digest results."""
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "repo").mkdir()
+    write(tmp_path / "tasks", row(workspace="../repo"))
+    monkeypatch.chdir(tmp_path)
+    here = load("jsonl:tasks/tasks.jsonl")
+    monkeypatch.chdir(tmp_path / "tasks")
+    beside = load("jsonl:tasks.jsonl")
+    for benchmark in (here, beside):
+        workspace = benchmark.samples[0].workspace
+        assert workspace is not None
+        assert workspace.is_absolute()
+        assert workspace.samefile(tmp_path / "repo")
+    assert here.digest == beside.digest
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gone", "gone is not a readable folder; workspaces are relative to"),
+        ("a.csv", "a.csv is not a readable folder"),
+        ("x" * 300, "is not a readable folder"),
+        ("nul\0", "is not a readable folder"),
+        (".", "holds tasks.jsonl with its checks and solutions; choose a folder of its own"),
+        ("/", "holds tasks.jsonl with its checks and solutions"),
+        ("link", "holds tasks.jsonl with its checks and solutions"),
+    ],
+)
+def test_a_workspace_that_cannot_be_mounted_is_refused(tmp_path: Path, name: str, words: str) -> None:
+    """It must be a folder, and not one in which the model finds the checks."""
+    (tmp_path / "a.csv").write_text("1")
+    (tmp_path / "link").symlink_to(tmp_path)
+    path = write(tmp_path, row(workspace=name))
+    with pytest.raises(SampleError) as caught:
+        load(f"jsonl:{path}")
+    assert str(caught.value).startswith(f"{path}:1: workspace: ")
+    assert words in str(caught.value)
+
+
 def test_blank_lines_and_a_byte_order_mark_do_not_count(tmp_path: Path) -> None:
     """Blank lines are skipped but numbered, and a BOM is no part of the first line."""
     path = write(tmp_path, row(), "", "  ", row(id="b"))
@@ -93,6 +148,13 @@ def test_blank_lines_and_a_byte_order_mark_do_not_count(tmp_path: Path) -> None:
         (
             row(files=[{"path": "a", "text": ""}, {"path": "./a", "text": ""}]),
             "files.1.path: './a' is in files",
+        ),
+        (row(profile=""), "profile: String should have at least 1 character"),
+        (row(setup=["a"]), "setup: Input should be a valid string"),
+        (row(files=[{"path": "a", "source": "x" * 300}]), "files.0.source: "),
+        (
+            row(workspace=".", files=[{"path": "./workspace/a", "text": ""}]),
+            "files.0.path: './workspace/a' is where the workspace is seen",
         ),
         (row(id="first"), "id: 'first' is already on line 1; ids must differ"),
     ],
@@ -143,13 +205,47 @@ def test_the_digest_follows_what_samples_say(tmp_path: Path) -> None:
     assert load_rows(tmp_path, row(files=files)).digest != digest
 
 
+def test_the_digest_follows_the_sandbox(tmp_path: Path) -> None:
+    """Profile, setup and the workspace's name count, each for itself; what is in the workspace does not."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    asked: list[dict[str, Any]] = [
+        {}, {"profile": "one"}, {"setup": "one"}, {"workspace": "one"}, {"workspace": "two"},
+    ]  # fmt: skip
+    digests = [load_rows(tmp_path, row(**keys)).digest for keys in asked]
+    assert len(set(digests)) == len(asked)
+    (tmp_path / "two/a.csv").write_text("1")
+    assert load_rows(tmp_path, row(workspace="two")).digest == digests[-1]
+
+
+def test_a_moved_benchmark_has_the_same_digest(tmp_path: Path) -> None:
+    """Where the file and its workspaces lie on a machine decides nothing; where a workspace alone lies does."""
+    for place in ("a", "b"):
+        (tmp_path / place / "repo").mkdir(parents=True)
+    moved = [load_rows(tmp_path / place, row(workspace="repo")).digest for place in ("a", "b")]
+    assert moved[0] == moved[1]
+    outside = [
+        load_rows(tmp_path / "a", row(workspace=str(tmp_path / place / "repo"))).digest
+        for place in ("a", "b")
+    ]
+    assert outside[0] == moved[0]
+    assert outside[1] != moved[0]
+
+
+def test_digests_from_before_sandboxes_could_be_asked_for(tmp_path: Path) -> None:
+    """A benchmark that asks for nothing keeps the digest that runs of older versions have recorded."""
+    said = {"id": "a", "messages": ASKED, "files": [], "check": None}
+    expected = hashlib.sha256(json.dumps(said, sort_keys=True).encode() + b"\n").hexdigest()
+    assert load_rows(tmp_path, row()).digest == expected
+
+
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
     max_leaves=8,
 )
 KEYS = st.sampled_from(
-    ["id", "messages", "category", "files", "check", "reference", "decoy", "metadata", "x"]
+    ["id", "messages", "category", "files", "check", "reference", "decoy", "metadata", "setup", "x"]
 )
 
 

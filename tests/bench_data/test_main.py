@@ -52,6 +52,22 @@ def test_show_splits_at_the_last_slash(tmp_path: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out == "x.1 (no category)\n\n-- user\nHallo\n\n-- files\nnone\n"
 
 
+def test_show_has_the_sandbox_that_a_sample_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Profile, workspace and the setup cell are shown where a sample has them."""
+    path = tmp_path / "tasks.jsonl"
+    (tmp_path / "repo").mkdir()
+    task = {
+        "id": "x", "messages": [{"role": "user", "content": "Hallo"}],
+        "profile": "upstream", "workspace": "repo", "setup": "import repo\n",
+    }  # fmt: skip
+    path.write_text(json.dumps(task))
+    assert main(["show", f"jsonl:{path}/x"]) == 0
+    assert capsys.readouterr().out.endswith(
+        f"\n-- sandbox\nprofile upstream\nworkspace {tmp_path}/repo\n"
+        "\n-- setup (never shown to the model)\nimport repo\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
