@@ -61,14 +61,13 @@ class Clipped:
         self._n_tail = 0
         self.n_missing_bytes = 0
 
-    def add(self, text: str, piece: Piece) -> Piece:
+    def add(self, data: bytes, piece: Piece) -> Piece:
         """Append text and return the piece that it ended in: `piece`, or a new one to put behind it.
 
         Args:
-            text: what was written.
+            data: what was written, as UTF-8; a character may be split between two calls.
             piece: the last piece of this stream if nothing else was output since, or a new empty one.
         """
-        data = to_bytes(text)
         if self._head_left > 0:
             cut = len(data) if len(data) <= self._head_left else _boundary(data, self._head_left)
             piece.data += data[:cut]

@@ -22,6 +22,7 @@ _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[
 _OVERHEAD_BYTES = 512
 """What a message costs the output budget beside its content, so that empty ones are bounded too."""
 
+StreamName = Literal["stdout", "stderr"]
 _MAX_TRACEBACK_BYTES = 16 * 1024
 _MAX_NAME_CHARS = 200
 
@@ -119,10 +120,39 @@ class Cell:
             self.n_malformed += 1
         return True
 
+    def add_text(self, name: StreamName, data: bytes) -> None:
+        """Fold in what was written to stdout or stderr while this cell was running. Never raises."""
+        self.n_budget_bytes += len(data)
+        if self.is_over_budget:
+            self.n_output_bytes += len(data)
+            return
+        if self._clear_on_next:
+            self._clear()
+        self._write(name, data)
+
+    def add_skipped(self, n_bytes: int) -> None:
+        """Count output that was too long to be taken at all."""
+        self.n_budget_bytes += n_bytes
+        self.n_output_bytes += n_bytes
+
     def observation(
-        self, status: Status | None = None, *, duration_s: float, kernel_alive: bool
+        self,
+        status: Status | None = None,
+        *,
+        duration_s: float,
+        kernel_alive: bool,
+        limits_hit: tuple[str, ...] = (),
+        peak_memory_bytes: int | None = None,
     ) -> Observation:
-        """Return what is known so far; `status` is how the cell ended if not by itself."""
+        """Return what is known so far.
+
+        Args:
+            status: how the cell ended if not by itself.
+            duration_s: wall time of the cell.
+            kernel_alive: whether another cell can be executed.
+            limits_hit: limits that the system says were hit, beside those that an exception speaks of.
+            peak_memory_bytes: most memory that the sandbox held so far, if the system counts it.
+        """
         for stream in self._streams.values():
             stream.trim()
         outputs = self._build()
@@ -133,10 +163,11 @@ class Cell:
         return Observation(
             status=status or own,
             outputs=outputs,
-            limits_hit=tuple(dict.fromkeys(self._limits_hit + seen)),
+            limits_hit=tuple(dict.fromkeys(self._limits_hit + seen + limits_hit)),
             truncated=self._is_cut or n_missing > 0 or self.is_over_budget,
             duration_s=duration_s,
             n_output_bytes=self.n_output_bytes,
+            peak_memory_bytes=peak_memory_bytes,
             kernel_alive=kernel_alive,
         )
 
@@ -177,9 +208,8 @@ class Cell:
 
     def _take(self, kind: str, content: Mapping[str, Any]) -> None:
         if kind == "stream":
-            self._write(
-                "stderr" if content.get("name") == "stderr" else "stdout", printable(content.get("text", ""))
-            )
+            name: StreamName = "stderr" if content.get("name") == "stderr" else "stdout"
+            self._write(name, to_bytes(printable(content.get("text", ""))))
         elif kind == "execute_result":
             self._outputs.append(_Rich(Result, self._bundle(content)))
         elif kind == "display_data":
@@ -196,14 +226,15 @@ class Cell:
         self._streams.clear()
         self._displays.clear()
 
-    def _write(self, name: Literal["stdout", "stderr"], text: str) -> None:
-        self.n_output_bytes += len(text.encode())
+    def _write(self, name: StreamName, data: bytes) -> None:
+        self.n_output_bytes += len(data)
         stream = self._streams.setdefault(name, Clipped(self._limits.max_text_bytes))
         last = self._outputs[-1] if self._outputs else None
         if not (isinstance(last, Piece) and last.name == name):
             last = Piece(name)
             self._outputs.append(last)
-        piece = stream.add(text, last)
+            self.n_budget_bytes += _OVERHEAD_BYTES
+        piece = stream.add(data, last)
         if piece is not last:
             self._outputs.append(piece)
 
@@ -271,7 +302,7 @@ class Cell:
                 if isinstance(last, Stream) and last.name == item.name:
                     outputs[-1] = Stream(last.name, last.text + text)
                 elif text:
-                    outputs.append(Stream(cast("Literal['stdout', 'stderr']", item.name), text))
+                    outputs.append(Stream(cast("StreamName", item.name), text))
             elif isinstance(item, _Rich):
                 outputs.append(item.kind(item.data))
             else:
