@@ -42,7 +42,7 @@ def observation_record(
             outputs.append({"type": output.type, "data": data})
         else:
             outputs.append(asdict(output))
-    record = {
+    record: dict[str, Any] = {
         "status": observation.status,
         "outputs": outputs,
         "limits_hit": observation.limits_hit,
@@ -51,6 +51,8 @@ def observation_record(
         "n_output_bytes": observation.n_output_bytes,
         "kernel_alive": observation.kernel_alive,
     }
+    if observation.peak_memory_bytes is not None:
+        record["peak_memory_bytes"] = observation.peak_memory_bytes
     return record, pictures
 
 

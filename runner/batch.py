@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from rich.console import Console
 
 from bench_data import Benchmark, Sample, load
 from runner.config import RunConfig
-from runner.errors import JournalError
+from runner.errors import ConfigError, JournalError
 from runner.factory import build_model, build_protocol, system_prompt
 from runner.journal import Journal, read_trajectories
 from runner.models import ModelClient, ScriptedClient
@@ -28,10 +27,10 @@ from runner.records import attempt_id
 from runner.resume import RunRecord, check_same_run, run_record
 from runner.rollout import RolloutSettings
 from runner.scheduler import RunIdentity, Scheduler, SchedulerStatistics, idle_statistics
-from sandbox_pool import PoolConfig, SandboxPool
+from sandbox_pool import PoolConfig, SandboxPool, UnknownProfile
 
-SANDBOX_BYTES = 128 * 1024 * 1024
-"""What a kernel with numpy, pandas and matplotlib loaded takes."""
+OUR_MODELS = ("oracle", "decoy", "nop")
+"""Models that reply with what a benchmark itself holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +48,11 @@ class Batch:
     def n_attempts(self) -> int:
         """How many attempts the whole run is made of, done or not."""
         return len(self.samples) * self.config.epochs
+
+    @property
+    def trusted_code(self) -> bool:
+        """Whether all code that it runs ships with this project: the built-in demo's, without a model."""
+        return self.config.benchmark == "quickstart" and self.config.model.client in OUR_MODELS
 
     def done(self) -> set[str]:
         """Return the attempts of this run that have a line. Reads the journal; raises JournalError."""
@@ -90,6 +94,7 @@ def prepare(config: RunConfig) -> Batch:
     config = config.model_copy(update={"sandbox": enough_sandboxes(config)})
     benchmark = load(config.benchmark, config.data)
     samples = select_samples(benchmark.samples, config)
+    check_profiles(samples, config.sandbox)
     protocol = build_protocol(config, benchmark)
     model = build_model(config, protocol)
     if isinstance(model, ScriptedClient):
@@ -111,6 +116,7 @@ async def run_batch(batch: Batch, console: Console) -> RunSummary:
             await batch.model.start()
         pool = await stack.enter_async_context(SandboxPool(batch.config.sandbox))
         record = batch.record(pool.capabilities())
+        console.print(sandbox_line(record.sandbox), markup=False, soft_wrap=True)
         check_same_run(batch.run_dir, record)
         journal = stack.enter_context(Journal(batch.run_dir))
         return await _run_open(batch, record, journal, pool, console)
@@ -123,11 +129,14 @@ async def _run_open(
     n_done = batch.n_attempts - n_left
     if n_left == 0:
         return batch.summary(n_done, idle_statistics(), None)
-    data = record.as_json(batch.run_dir) | {"n_attempts": batch.n_attempts}
+    data = record.as_json(batch.run_dir) | {
+        "n_attempts": batch.n_attempts,
+        "trusted_code": batch.trusted_code,
+    }
     journal.write_config(data)
     scheduler = Scheduler(
         _rollout_settings(batch, pool),
-        _identity(batch, record, data["run_id"]),
+        identity_of(batch, record, data["run_id"]),
         journal,
         concurrency=batch.config.concurrency,
         n_total=n_left,
@@ -169,7 +178,9 @@ def _rollout_settings(batch: Batch, pool: SandboxPool) -> RolloutSettings:
     )
 
 
-def _identity(batch: Batch, record: RunRecord, run_id: str) -> RunIdentity:
+def identity_of(batch: Batch, record: RunRecord, run_id: str) -> RunIdentity:
+    """Return what every line of a run repeats."""
+    sandbox = batch.config.sandbox
     return RunIdentity(
         run_id=run_id,
         config_hash=record.config_hash,
@@ -180,6 +191,7 @@ def _identity(batch: Batch, record: RunRecord, run_id: str) -> RunIdentity:
         tier=str(record.sandbox.get("tier", "")),
         host=socket.gethostname(),
         seed=batch.config.seed,
+        kernels={name: sandbox.profile_named(name).kernel for name in profiles_of(batch.samples)},
     )
 
 
@@ -218,16 +230,34 @@ def draining_on_signals(scheduler: Scheduler, console: Console, grace_s: float) 
             loop.remove_signal_handler(number)
 
 
+def check_profiles(samples: Sequence[Sample], config: PoolConfig) -> None:
+    """Raise ConfigError when a sample names a sandbox profile that there is not."""
+    for name, sample_id in profiles_of(samples).items():
+        try:
+            config.profile_named(name)
+        except UnknownProfile as error:
+            raise ConfigError(f"sample {sample_id}: {error}") from error
+
+
+def profiles_of(samples: Sequence[Sample]) -> dict[str, str]:
+    """Return the sandbox profiles that samples name, each with the first sample that does."""
+    return {sample.profile: sample.id for sample in reversed(samples) if sample.profile is not None}
+
+
+def sandbox_line(capabilities: Mapping[str, Any]) -> str:
+    """Return the line that says how the code of a run is held."""
+    return f"sandboxes: tier {capabilities.get('tier')}, kernel {capabilities.get('kernel')}"
+
+
 def enough_sandboxes(config: RunConfig) -> PoolConfig:
     """Return the pool's settings, with a sandbox for each trajectory in flight unless they say otherwise.
 
-    A trajectory holds its sandbox from its first action to its end, so that fewer would only make it wait;
-    more than fit in this machine's memory would end them all.
+    A trajectory holds its sandbox from its first action to its end, so that fewer would only make it wait.
+    How many this machine has the memory and the descriptors for is the pool's to find out.
     """
     if "max_sandboxes" in config.sandbox.model_fields_set:
         return config.sandbox
-    n_that_fit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // SANDBOX_BYTES
-    n = max(config.sandbox.max_sandboxes, min(config.concurrency, n_that_fit))
+    n = max(config.sandbox.max_sandboxes, config.concurrency)
     return config.sandbox.model_copy(update={"max_sandboxes": n})
 
 

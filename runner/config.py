@@ -19,6 +19,7 @@ from ruamel.yaml.error import YAMLError
 from bench_data import DataOptions
 from runner.errors import ConfigError
 from sandbox_pool import PoolConfig
+from sandbox_pool.config import Profile
 
 
 class ConfigModel(BaseModel):
@@ -264,7 +265,8 @@ def _first_problem(error: ValidationError) -> str:
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         return f"unknown key {key}{_known_keys(first['loc'])}{more}"
-    return f"{key}: {first['msg']}, got {first['input']!r}{more}"
+    problem = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {problem}, got {first['input']!r}{more}"
 
 
 def _known_keys(location: Sequence[int | str]) -> str:
@@ -272,5 +274,7 @@ def _known_keys(location: Sequence[int | str]) -> str:
     for part in location[:-1]:
         found = model.model_fields.get(str(part)) if hasattr(model, "model_fields") else None
         model = found.annotation if found else None
+    if location[:2] == ("sandbox", "profiles"):  # their values are checked by the pool's config itself
+        model = Profile
     fields = getattr(model, "model_fields", None)
     return f"; known here: {', '.join(fields)}" if fields else ""

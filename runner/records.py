@@ -104,8 +104,8 @@ class Turn:
     """The code that was executed; None when the reply held none."""
 
     observation: dict[str, Any] | None = None
-    """`status, outputs[], limits_hit, truncated, duration_s, n_output_bytes, kernel_alive`; pictures are
-    named as artifacts."""
+    """`status, outputs[], limits_hit, truncated, duration_s, n_output_bytes, kernel_alive`, and
+    `peak_memory_bytes` where the system counts it; pictures are named as artifacts."""
 
     verdict: Any = None
     usage: Usage = field(default_factory=Usage)
@@ -153,9 +153,13 @@ class Trajectory:
     model: str
     protocol: str
     kernel: str
+    """That of the sample's sandbox profile."""
+
     tier: str
     host: str
     seed: int
+    """What `random` and `numpy.random` start from in each of its kernels."""
+
     messages: list[dict[str, Any]]
     """The list that the model saw, with its replies; loads into any fine-tuning tool."""
 

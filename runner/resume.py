@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,8 +35,10 @@ OPERATIONAL = frozenset(
         "concurrency", "epochs", "limit", "samples", "shuffle", "run_dir", "grace_s",
         "model.headers", "model.api_key_env", "model.timeout_s", "model.max_retries", "model.max_backoff_s",
         "limits.max_tries", "data.root", "data.strict",
-        "sandbox.max_sandboxes", "sandbox.min_idle", "sandbox.max_starting", "sandbox.acquire_timeout_s",
-        "sandbox.start_timeout_s", "sandbox.python", "sandbox.scratch",
+        "sandbox.max_sandboxes", "sandbox.min_idle", "sandbox.max_idle", "sandbox.max_idle_s",
+        "sandbox.max_starting", "sandbox.recycle_after", "sandbox.acquire_timeout_s",
+        "sandbox.start_timeout_s", "sandbox.zygote_timeout_s", "sandbox.python", "sandbox.scratch",
+        "sandbox.uid", "sandbox.allow_unsafe",
     }
 )  # fmt: skip
 """Keys that change how fast or how much is run, not what a trajectory is: a resume may change them."""
@@ -53,7 +55,8 @@ class RunRecord:
     sandbox: dict[str, Any]
     skipped: list[dict[str, str]]
     unknown: frozenset[str] = frozenset()
-    """Settings that are not known yet, because a run with nothing left to do asks no server."""
+    """Settings that are not known: a run with nothing left to do asks no server for its model, and a dry run
+    opens no pool, which finds out the tier."""
 
     @property
     def config_hash(self) -> str:
@@ -77,9 +80,18 @@ class RunRecord:
         }
 
 
-def hashable_settings(config: RunConfig) -> dict[str, Any]:
-    """Return the settings that decide what a trajectory is, flat: `a.b` -> JSON value."""
-    flat = flatten(config.model_dump(mode="json"))
+def hashable_settings(config: RunConfig, profiles: Collection[str] = ()) -> dict[str, Any]:
+    """Return the settings that decide what a trajectory is, flat: `a.b` -> JSON value.
+
+    `profiles` are the sandbox profiles that samples name: others in the config decide nothing.
+    """
+    data = config.model_dump(mode="json")
+    data["sandbox"]["profiles"] = {
+        name: {key: value for key, value in profile.items() if f"sandbox.{key}" not in OPERATIONAL}
+        for name, profile in data["sandbox"]["profiles"].items()
+        if name in profiles or name == config.sandbox.profile
+    }
+    flat = flatten(data)
     # Where a server listens does not change what the model says: the next night may use another.
     flat["model.client"] = flat["model.client"].partition(":")[0]
     # A file of tasks is known by its digest, wherever it lies.
@@ -100,7 +112,8 @@ def run_record(
     sandbox: Mapping[str, Any],
 ) -> RunRecord:
     """Return the record of a run that is about to begin or to go on."""
-    settings = hashable_settings(config) | {
+    profiles = {sample.profile for sample in benchmark.samples if sample.profile is not None}
+    settings = hashable_settings(config, profiles) | {
         "benchmark.digest": benchmark.digest,
         "model.name": model.name,
         "protocol.kind": protocol.name,
@@ -109,9 +122,13 @@ def run_record(
         settings["model.replay_digest"] = model.digest
     if isinstance(model, ScriptedClient):
         settings["model.script_digest"] = model.digest(benchmark.samples)
+    unknown = set() if model.name else {"model.name"}
+    # What `auto` took: a run that began behind walls is not continued without them on another machine.
+    settings["sandbox.tier"] = sandbox.get("tier", config.sandbox.tier)
+    if settings["sandbox.tier"] == "auto":
+        unknown.add("sandbox.tier")
     skipped = [{"sample_id": skipped.id, "reason": skipped.reason} for skipped in benchmark.skipped]
-    unknown = frozenset() if model.name else frozenset({"model.name"})
-    return RunRecord(settings, public_config(config), dict(sandbox), skipped, unknown)
+    return RunRecord(settings, public_config(config), dict(sandbox), skipped, frozenset(unknown))
 
 
 def check_same_run(run_dir: Path, record: RunRecord) -> None:

@@ -33,6 +33,8 @@ from sandbox_pool import (
     Sandbox,
     SandboxError,
     SandboxPathError,
+    SandboxSetupError,
+    SandboxSpec,
     Status,
     UnsupportedHost,
 )
@@ -66,6 +68,9 @@ class Outcome:
     stop_reason: StopReason = StopReason.CANCELLED
     owner: Owner = Owner.RUNNER
     error: str | None = None
+    would_repeat: bool = False
+    """Whether another try would end the same way."""
+
     artifacts: list[ArtifactRecord] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     timings: Timings = field(default_factory=Timings)
@@ -78,7 +83,10 @@ class Outcome:
 
 
 class Rollout:
-    """One try of one attempt. `artifacts_dir` is emptied by the caller and filled here."""
+    """One try of one attempt. `artifacts_dir` is emptied by the caller and filled here.
+
+    Its kernels start from `seed`, each of them and those of every other try.
+    """
 
     def __init__(
         self,
@@ -87,12 +95,17 @@ class Rollout:
         epoch: int,
         artifacts_dir: Path,
         artifacts_prefix: str,
+        *,
+        seed: int,
     ) -> None:
         self._settings = settings
         self._sample = sample
         self._epoch = epoch
         self._artifacts_dir = artifacts_dir
         self._artifacts_prefix = artifacts_prefix
+        self._spec = SandboxSpec(
+            profile=sample.profile, seed=seed, setup=sample.setup, workspace=sample.workspace
+        )
         self._budget = Budget(settings.limits)
         self._sandbox: Sandbox | None = None
         self._stack = AsyncExitStack()
@@ -112,6 +125,10 @@ class Rollout:
                 await self._collect_artifacts()
             except UnsupportedHost:
                 raise  # no attempt of this run can do better
+            except SandboxSetupError as error:
+                what = f"the setup cell of sample {self._sample.id} failed; correct it and begin a new run"
+                self.outcome.stop(StopReason.SANDBOX_ERROR, f"{what}\n{error}")
+                self.outcome.would_repeat = True
             except SandboxError as error:
                 self.outcome.stop(StopReason.SANDBOX_ERROR, f"{type(error).__name__}: {error}")
         return self.outcome
@@ -212,7 +229,7 @@ class Rollout:
     async def _lease(self) -> Sandbox:
         began_at = time.perf_counter()
         with self._budget.waiting():
-            sandbox = await self._stack.enter_async_context(self._settings.pool.acquire())
+            sandbox = await self._stack.enter_async_context(self._settings.pool.acquire(self._spec))
         self.outcome.timings.sandbox_wait_s += time.perf_counter() - began_at
         return sandbox
 
@@ -254,9 +271,13 @@ class Rollout:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _carry(self, sandbox: Sandbox, kept: list[str], folder: Path) -> None:
-        """Fill a sandbox as the one before was: the code may have put a file where an input's folder was."""
+        """Fill a sandbox as the one before was, whatever the code had put where something else was.
+
+        A file may be where an input's folder was, or where the setup cell or the workspace is again.
+        """
         for path in kept:
-            await sandbox.put(path, folder / path)
+            with suppress(SandboxPathError):
+                await sandbox.put(path, folder / path)
         with suppress(SandboxPathError):
             await sandbox.make_folder(OUTPUT_FOLDER)
         for file in self._sample.files:

@@ -12,8 +12,8 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from runner.errors import JournalError
 from runner.journal import Journal
@@ -40,6 +40,14 @@ class RunIdentity:
     tier: str
     host: str
     seed: int
+    """Of the run: see `attempt_seed`."""
+
+    kernels: Mapping[str, str] = field(default_factory=dict)
+    """The kernel of each sandbox profile that a sample may name; `kernel` is that of all others."""
+
+    def kernel_of(self, profile: str | None) -> str:
+        """Return the kernel that runs the code of samples with this profile."""
+        return self.kernel if profile is None else self.kernels.get(profile, self.kernel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +163,9 @@ class Scheduler:
             path, prefix = await asyncio.to_thread(
                 self._journal.artifacts_dir, attempt.sample.id, attempt.epoch
             )
-            rollout = Rollout(self._settings, attempt.sample, attempt.epoch, path, prefix)
+            rollout = Rollout(
+                self._settings, attempt.sample, attempt.epoch, path, prefix, seed=self._seed_of(attempt)
+            )
             rollout.outcome.timings.queued_s = queued_s
             try:
                 outcome = await rollout.run()
@@ -170,7 +180,7 @@ class Scheduler:
             error = in_one_line(outcome.error or "")
             self._last_failure = f"{attempt.name}: {error}"
             logger.warning("attempt failed: attempt=%s try=%d error=%s", attempt.name, len(tries), error)
-            if outcome.stop_reason not in RETRIED or len(tries) >= self._settings.limits.max_tries:
+            if not self._is_worth_another(outcome, len(tries)):
                 await self._record_failed(trajectory)
                 return
             try:
@@ -178,6 +188,14 @@ class Scheduler:
             except asyncio.CancelledError:
                 await self._record_cancelled(attempt, outcome, tries, started_at)
                 raise
+
+    def _is_worth_another(self, outcome: Outcome, n_tries: int) -> bool:
+        """Whether an attempt that failed by our fault is tried again."""
+        can_help = outcome.stop_reason in RETRIED and not outcome.would_repeat
+        return can_help and n_tries < self._settings.limits.max_tries
+
+    def _seed_of(self, attempt: Attempt) -> int:
+        return attempt_seed(self._identity.seed, attempt.name)
 
     async def _record_finished(self, trajectory: Trajectory) -> None:
         await self._journal.append(trajectory)
@@ -214,10 +232,10 @@ class Scheduler:
             attempt=attempt.name,
             model=identity.model,
             protocol=identity.protocol,
-            kernel=identity.kernel,
+            kernel=identity.kernel_of(attempt.sample.profile),
             tier=identity.tier,
             host=identity.host,
-            seed=attempt_seed(identity.seed, attempt.name),
+            seed=self._seed_of(attempt),
             messages=outcome.messages,
             turns=outcome.turns,
             stop_reason=outcome.stop_reason,

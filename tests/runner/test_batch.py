@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench_data import load
-from runner.batch import default_run_dir, enough_sandboxes, prepare
+from runner.batch import (
+    default_run_dir,
+    enough_sandboxes,
+    identity_of,
+    prepare,
+    profiles_of,
+    sandbox_line,
+)
 from runner.config import RunConfig
 from runner.errors import ConfigError
 from sandbox_pool import PoolConfig
@@ -51,13 +60,76 @@ def test_plain_run_is_quickstart_with_the_oracle() -> None:
         ({"concurrency": 40}, 40),
         ({"concurrency": 40, "sandbox": {"max_sandboxes": 3}}, 3),
         ({"concurrency": 1}, PoolConfig().max_sandboxes),
+        ({"concurrency": 100_000}, 100_000),
     ],
 )
 def test_there_are_sandboxes_for_all_in_flight(settings: dict[str, Any], expected: int) -> None:
-    """Nobody waits for a sandbox by default; who sets a number gets that number."""
+    """Nobody waits for a sandbox by default; who sets a number gets that number. The pool knows what fits."""
     assert enough_sandboxes(RunConfig.model_validate(settings)).max_sandboxes == expected
 
 
-def test_more_than_memory_holds_are_not_promised() -> None:
-    """A concurrency beyond all memory does not start kernels until the machine dies."""
-    assert enough_sandboxes(RunConfig(concurrency=1_000_000)).max_sandboxes < 100_000
+def task_file(folder: Path, *rows: dict[str, Any]) -> str:
+    """Write a benchmark; return its name."""
+    asked = {"messages": [{"role": "user", "content": "x"}]}
+    path = folder / "t.jsonl"
+    path.write_text("".join(json.dumps(asked | row) + "\n" for row in rows))
+    return f"jsonl:{path}"
+
+
+def test_unknown_profile_of_a_sample_is_refused(tmp_path: Path) -> None:
+    """Before any work, with the first sample that names it and the profiles that there are."""
+    rows = [{"id": "a"}, {"id": "b", "profile": "upsteam"}, {"id": "c", "profile": "upsteam"}]
+    config = {
+        "benchmark": task_file(tmp_path, *rows),
+        "model": "nop",
+        "sandbox": {"profiles": {"upstream": {"kernel": "ipykernel"}}},
+    }
+    with pytest.raises(
+        ConfigError, match=r"sample b: no sandbox profile 'upsteam': known are default, upstream"
+    ):
+        prepare(RunConfig.model_validate(config))
+    # Samples that are not run need none.
+    assert prepare(RunConfig.model_validate(config | {"samples": "a"})).n_attempts == 1
+
+
+def test_known_profiles_are_taken(tmp_path: Path) -> None:
+    """The config's own name for its plain keys is a profile too; each is known with its kernel."""
+    rows = [{"id": "a", "profile": "default"}, {"id": "b", "profile": "upstream"}, {"id": "c"}]
+    config = {
+        "benchmark": task_file(tmp_path, *rows),
+        "model": "nop",
+        "sandbox": {"profiles": {"upstream": {"kernel": "ipykernel"}, "unused": {}}},
+    }
+    batch = prepare(RunConfig.model_validate(config))
+    identity = identity_of(batch, batch.record({"tier": "namespace", "kernel": "lean"}), "r")
+
+    assert profiles_of(batch.samples) == {"default": "a", "upstream": "b"}
+    assert identity.kernels == {"default": "lean", "upstream": "ipykernel"}
+    assert [identity.kernel_of(sample.profile) for sample in batch.samples] == ["lean", "ipykernel", "lean"]
+    assert identity.tier == "namespace"
+
+
+@pytest.mark.parametrize(
+    ("settings", "trusted"),
+    [
+        ({}, True),
+        ({"model": "decoy"}, True),
+        ({"model": "nop"}, True),
+        ({"model": {"client": "openai:http://localhost:9/v1"}}, False),
+        ({"benchmark": "jsonl:t.jsonl"}, False),
+    ],
+)
+def test_only_the_demos_own_code_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], trusted: bool
+) -> None:
+    """A model's code is not ours, nor is that of the user's own tasks."""
+    monkeypatch.chdir(tmp_path)
+    solution = {"cells": ["1"], "answer": "1"}
+    task_file(tmp_path, {"id": "a", "reference": solution})
+    assert prepare(RunConfig.model_validate(settings)).trusted_code is trusted
+
+
+def test_line_says_how_code_is_held() -> None:
+    """The tier that was taken comes first."""
+    line = sandbox_line({"tier": "landlock", "kernel": "lean", "limits": {}})
+    assert line == "sandboxes: tier landlock, kernel lean"

@@ -63,6 +63,21 @@ def test_settings_win_over_the_file(tmp_path: Path) -> None:
             "limits: {turns: 3}", "unknown key limits.turns; known here: max_turns", id="unknown-nested"
         ),
         pytest.param("sandbox: {memory: 3}", "unknown key sandbox.memory", id="unknown-in-the-pool"),
+        pytest.param(
+            "sandbox: {profiles: {p: {tier: process}}}",
+            r"unknown key sandbox\.profiles\.p\.tier; known here: python, kernel, preload, .*max_open_files$",
+            id="not-a-key-of-a-profile",
+        ),
+        pytest.param(
+            "sandbox: {profiles: {p: {cpu_s: -1}}}",
+            r"sandbox\.profiles\.p\.cpu_s: .*got -1",
+            id="bad-profile",
+        ),
+        pytest.param(
+            "sandbox: {profile: p}",
+            r"sandbox\.profile: no sandbox profile 'p': known are default",
+            id="no-such-profile",
+        ),
         pytest.param("concurrency: many", "concurrency: .*integer.*'many'", id="wrong-type"),
         pytest.param("concurrency: 0", "concurrency: .*greater than or equal to 1.*got 0", id="too-small"),
         pytest.param("a: 1\na: 2", r"c.yaml:2: found duplicate key", id="duplicate-key"),

@@ -139,6 +139,32 @@ def nop_run(tmp_path: Path, *more: str) -> int:
     return main(["--set", f"benchmark={benchmark}", "--model", "nop", "--run-dir", "r", *more])
 
 
+def test_tier_is_said_and_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """How the code is held is printed before it runs, and is in config.json with what is enforced."""
+    assert nop_run(tmp_path) == 0
+
+    config = json.loads((tmp_path / "r/config.json").read_text())
+    tier = config["sandbox"]["tier"]
+    assert tier in ("namespace", "landlock", "process")
+    assert config["settings"]["sandbox.tier"] == tier
+    assert config["sandbox"]["enforced"]
+    assert config["trusted_code"] is False
+    lines = capsys.readouterr().err.splitlines()
+    assert f"sandboxes: tier {tier}, kernel {config['sandbox']['kernel']}" in lines
+
+
+def test_unknown_profile_of_a_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sample whose profile is not in the config ends the run before it begins, with nothing written."""
+    task = {"id": "a", "messages": [{"role": "user", "content": "hi"}], "profile": "gpu"}
+    (tmp_path / "t.jsonl").write_text(json.dumps(task) + "\n")
+    arguments = ["--set", f"benchmark=jsonl:{tmp_path}/t.jsonl", "--model", "nop", "--run-dir", "r"]
+
+    assert main(arguments) == 2
+    assert "sample a: no sandbox profile 'gpu': known are default" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+    assert main([*arguments, "--set", "sandbox.profiles={gpu: {network: host}}"]) == 0
+
+
 def test_changed_config_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A resume that would mix results names each key that differs; other changes are fine."""
     assert nop_run(tmp_path, "--limit", "1") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from runner.batch import prepare
 from runner.config import RunConfig, load_config
 from runner.errors import JournalError, RunMismatch
-from runner.resume import check_same_run, config_hash, hashable_settings
+from runner.resume import OPERATIONAL, check_same_run, config_hash, hashable_settings
+from sandbox_pool import PoolConfig
 
 
 def hash_of(overrides: dict[str, Any]) -> str:
@@ -25,6 +27,12 @@ def hash_of(overrides: dict[str, Any]) -> str:
         {"run_dir": "x"},
         {"model.headers": {"a": "b"}},
         {"sandbox.max_sandboxes": 3},
+        {"sandbox.max_idle": 3},
+        {"sandbox.recycle_after": 3},
+        {"sandbox.zygote_timeout_s": 3},
+        {"sandbox.uid": 12345},
+        {"sandbox.allow_unsafe": True},
+        {"sandbox.profiles": {"unused": {"kernel": "ipykernel"}}},
         {"epochs": 4},
         {"limit": 2},
     ],
@@ -42,12 +50,37 @@ def test_operational_keys_do_not_change_the_hash(overrides: dict[str, Any]) -> N
         {"benchmark": "pybench"},
         {"model.client": "nop"},
         {"sandbox.memory_bytes": 2**30},
+        {"sandbox.disk_bytes": 2**20},
+        {"sandbox.network": "host"},
+        {"sandbox.kernel": "ipykernel"},
+        {"sandbox.tier": "process"},
+        {"sandbox.preload": ["numpy"]},
+        {"sandbox.profiles": {"p": {"network": "host"}}, "sandbox.profile": "p"},
         {"protocol.kind": "execute_tag"},
     ],
 )
 def test_what_changes_results_changes_the_hash(overrides: dict[str, Any]) -> None:
     """A resume may not change what a trajectory is."""
     assert hash_of({}) != hash_of(overrides)
+
+
+def test_every_key_of_the_pool_is_operational_or_compared() -> None:
+    """No operational key is misspelt: each is one that the config has."""
+    names = {f"sandbox.{name}" for name in PoolConfig.model_fields}
+    assert {key for key in OPERATIONAL if key.startswith("sandbox.")} <= names
+
+
+def test_profiles_that_samples_name_are_compared() -> None:
+    """A key of such a profile counts as the same key of the default does; a profile that none names does not."""
+
+    def settings_with(profile: dict[str, Any]) -> dict[str, Any]:
+        config = load_config(None, {"sandbox.profiles": {"up.stream": profile}})
+        return hashable_settings(config, {"up.stream"})
+
+    slow, fast = settings_with({"cpu_s": 900, "python": "a"}), settings_with({"cpu_s": 900, "python": "b"})
+    assert slow == fast
+    assert slow["sandbox.profiles.up.stream.cpu_s"] == 900
+    assert settings_with({"cpu_s": 1}) != slow
 
 
 def test_address_of_the_server_does_not_change_the_hash() -> None:
@@ -89,6 +122,29 @@ def test_name_that_no_server_was_asked_for_does_not_count(tmp_path: Path) -> Non
     model = {"client": "openai:http://localhost:9/v1", "name": "m"}
     begun(tmp_path, model=model)
     check_same_run(tmp_path, prepare(RunConfig.model_validate({"model": model | {"name": None}})).record({}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "capabilities", "refused"),
+    [
+        ({}, {"tier": "namespace"}, False),
+        ({}, {"tier": "landlock"}, True),
+        ({"tier": "namespace"}, {"tier": "namespace"}, False),
+        ({}, {}, False),
+        ({"tier": "namespace"}, {}, False),
+        ({"tier": "process", "allow_unsafe": True}, {}, True),
+    ],
+)
+def test_run_is_not_continued_behind_lower_walls(
+    tmp_path: Path, settings: dict[str, Any], capabilities: dict[str, Any], refused: bool
+) -> None:
+    """The tier that was taken is compared, however it was asked for; a dry run with `auto` cannot know it."""
+    first = prepare(RunConfig()).record({"tier": "namespace"})
+    (tmp_path / "config.json").write_bytes(orjson.dumps(first.as_json(tmp_path)))
+    record = prepare(RunConfig.model_validate({"sandbox": settings})).record(capabilities)
+
+    with pytest.raises(RunMismatch, match=r"sandbox\.tier: 'namespace' there") if refused else nullcontext():
+        check_same_run(tmp_path, record)
 
 
 def test_trajectories_without_a_config_are_somebody_elses(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench_data import SampleFile
+from bench_data import Sample, SampleFile
 from runner.config import Limits
 from runner.errors import ContextOverflow, ModelRefused, ModelUnavailable, ReplayEnded
 from runner.models import Completion, ModelRequest
@@ -17,9 +18,13 @@ from runner.protocols import Fenced
 from runner.records import Owner, StopReason, Usage
 from runner.rollout import Outcome, Rollout, RolloutSettings
 from sandbox_pool import (
+    DEFAULT_SPEC,
     Display,
     FakePool,
+    FakeSandbox,
     Observation,
+    SandboxSetupError,
+    SandboxSpec,
     SandboxStartError,
     Status,
     Stream,
@@ -70,13 +75,13 @@ async def run(
     *replies: str | Completion | BaseException,
     script: Callable[[int], Any] = lambda n: [OK] * 20,
     pool: FakePool | None = None,
-    files: Sequence[SampleFile] = (),
+    asked: Sample | None = None,
     **limits: Any,
 ) -> tuple[Outcome, FakePool, ListModel]:
     model = ListModel(*replies)
     pool = pool or FakePool(script)
     rollout = Rollout(
-        settings(model, pool, **limits), sample("s", files=tuple(files)), 1, tmp_path, "artifacts/s/1"
+        settings(model, pool, **limits), asked or sample("s"), 1, tmp_path, "artifacts/s/1", seed=7
     )
     outcome = await rollout.run()
     assert pool.n_leased == 0, "every sandbox is given back"
@@ -114,7 +119,7 @@ async def test_inputs_are_there_before_the_first_cell(tmp_path: Path) -> None:
     source = tmp_path / "source.txt"
     source.write_bytes(b"from disk")
     files = [SampleFile("data/a.txt", lambda: b"made"), SampleFile("data/b.txt", source)]
-    _, pool, _ = await run(tmp_path / "out", CELL, "done", files=files)
+    _, pool, _ = await run(tmp_path / "out", CELL, "done", asked=sample("s", files=tuple(files)))
 
     assert pool.sandboxes[0].files == {"data/a.txt": b"made", "data/b.txt": b"from disk"}
     assert pool.sandboxes[0].folders == {"output"}
@@ -190,7 +195,7 @@ async def test_host_that_cannot_run_sandboxes_ends_the_run(tmp_path: Path) -> No
 async def test_missing_input_file_is_named(tmp_path: Path) -> None:
     """An input that vanished is not the model's fault."""
     gone = SampleFile("data/a", tmp_path / "gone")
-    outcome, _, _ = await run(tmp_path, CELL, files=[gone])
+    outcome, _, _ = await run(tmp_path, CELL, asked=sample("s", files=(gone,)))
 
     assert outcome.owner is Owner.SANDBOX
     assert "input data/a of s cannot be copied" in (outcome.error or "")
@@ -204,7 +209,7 @@ async def test_time_limit_ends_a_call_that_never_answers(tmp_path: Path) -> None
             await asyncio.Event().wait()
             raise AssertionError
 
-    rollout = Rollout(settings(Silent(), FakePool(), time_s=0.02), sample(), 1, tmp_path, "a")
+    rollout = Rollout(settings(Silent(), FakePool(), time_s=0.02), sample(), 1, tmp_path, "a", seed=7)
     assert (await rollout.run()).stop_reason is StopReason.TIME_LIMIT
 
 
@@ -223,12 +228,12 @@ async def test_dead_kernel_is_replaced_and_files_are_kept(tmp_path: Path) -> Non
 
     model = ListModel(CELL, CELL, "done")
     pool = FakePool(script)
-    rollout = Rollout(settings(model, pool), sample(), 1, tmp_path, "a")
+    rollout = Rollout(settings(model, pool), sample(), 1, tmp_path, "a", seed=7)
 
     original_acquire = pool.acquire
 
-    def acquire() -> Any:
-        context = original_acquire()
+    def acquire(spec: SandboxSpec) -> Any:
+        context = original_acquire(spec)
         if pool.sandboxes:
             assert pool.sandboxes[0].is_closed, "the dead sandbox is given back before the next is asked for"
         return context
@@ -286,7 +291,7 @@ async def test_cancelling_closes_the_sandbox_and_keeps_the_turns(tmp_path: Path)
         return cell
 
     pool = FakePool(script)
-    rollout = Rollout(settings(ListModel(CELL), pool), sample(), 1, tmp_path, "a")
+    rollout = Rollout(settings(ListModel(CELL), pool), sample(), 1, tmp_path, "a", seed=7)
     running = asyncio.ensure_future(rollout.run())
     await blocked.wait()
     running.cancel()
@@ -312,11 +317,85 @@ async def test_dead_kernel_may_have_left_files_in_the_way(tmp_path: Path) -> Non
 
     pool = FakePool(script)
     files = [SampleFile("data/a.csv", lambda: b"1"), SampleFile("data/b.csv", lambda: b"2")]
-    outcome, _, _ = await run(tmp_path, CELL, CELL, "done", pool=pool, files=files)
+    outcome, _, _ = await run(tmp_path, CELL, CELL, "done", pool=pool, asked=sample("s", files=tuple(files)))
 
     assert (outcome.stop_reason, outcome.owner) == (StopReason.ANSWER, Owner.MODEL)
     assert pool.sandboxes[1].files == {"data/a.csv/x": b"deep", "output": b"no folder", "data/b.csv": b"2"}
     assert not list(tmp_path.rglob(".carried"))
+
+
+async def test_every_kernel_is_made_as_the_sample_asks(tmp_path: Path) -> None:
+    """The first sandbox and the one after a death have the same profile, seed, setup cell and workspace."""
+    died = Observation(Status.DIED, kernel_alive=False)
+    asked = sample("s", profile="upstream", setup="import a", workspace=tmp_path)
+    pool = FakePool(lambda n: [died] if n == 0 else [OK])
+    await run(tmp_path / "out", CELL, CELL, "done", pool=pool, asked=asked)
+
+    spec = SandboxSpec(profile="upstream", seed=7, setup="import a", workspace=tmp_path)
+    assert pool.specs == [spec, spec]
+    assert [sandbox.executed for sandbox in pool.sandboxes] == [["x"], ["x"]], "the setup cell is the pool's"
+
+
+async def test_sample_that_asks_for_nothing_gets_a_seed(tmp_path: Path) -> None:
+    """What is random is settled for every attempt; all else is the config's."""
+    _, pool, _ = await run(tmp_path, CELL, "done")
+    assert pool.specs == [SandboxSpec(seed=7)]
+
+
+async def test_failed_setup_cell_is_ours_and_stays(tmp_path: Path) -> None:
+    """It names the sample and what failed, is not held against the model, and is not worth another try."""
+    pool = FakePool(start_error=SandboxSetupError("Traceback ...\nNameError: a"))
+    outcome, _, _ = await run(tmp_path, CELL, pool=pool)
+
+    assert (outcome.stop_reason, outcome.owner) == (StopReason.SANDBOX_ERROR, Owner.SANDBOX)
+    assert (outcome.error or "").startswith(
+        "the setup cell of sample s failed; correct it and begin a new run"
+    )
+    assert (outcome.error or "").endswith("NameError: a")
+    assert outcome.would_repeat
+
+
+async def test_failed_start_may_go_better(tmp_path: Path) -> None:
+    """Another kind of sandbox error is worth another try."""
+    outcome, _, _ = await run(tmp_path, CELL, pool=FakePool(start_error=SandboxStartError("no")))
+    assert not outcome.would_repeat
+
+
+async def test_what_setup_put_in_the_way_of_carried_files_stays(tmp_path: Path) -> None:
+    """A file that lies where a fresh sandbox has something else already does not end the attempt."""
+    died = Observation(Status.DIED, kernel_alive=False)
+
+    class Occupied(FakePool):
+        @asynccontextmanager
+        async def acquire(self, spec: SandboxSpec = DEFAULT_SPEC) -> AsyncIterator[FakeSandbox]:
+            async with super().acquire(spec) as sandbox:
+                sandbox.files["workspace"] = b""  # nothing can be put below a file, as below a link
+                yield sandbox
+
+    def script(n: int) -> Any:
+        def die(_: str) -> Observation:
+            del pool.sandboxes[0].files["workspace"]
+            pool.sandboxes[0].files |= {"workspace/x": b"1", "z": b"2"}
+            return died
+
+        return die if n == 0 else [OK]
+
+    pool = Occupied(script)
+    outcome, _, _ = await run(tmp_path, CELL, CELL, "done", pool=pool)
+
+    assert (outcome.stop_reason, outcome.error) == (StopReason.ANSWER, None)
+    assert pool.sandboxes[1].files == {"workspace": b"", "z": b"2"}
+
+
+@pytest.mark.parametrize("peak", [None, 123_456_789])
+async def test_peak_memory_is_recorded_where_it_is_known(tmp_path: Path, peak: int | None) -> None:
+    """A turn's observation says how much memory the sandbox has held, or says nothing about it."""
+    seen = Observation(Status.OK, peak_memory_bytes=peak)
+    outcome, _, _ = await run(tmp_path, CELL, "done", script=lambda n: [seen])
+
+    assert outcome.turns[0].observation is not None
+    assert outcome.turns[0].observation.get("peak_memory_bytes") == peak
+    assert ("peak_memory_bytes" in outcome.turns[0].observation) == (peak is not None)
 
 
 async def test_failures_of_the_server_do_not_count_as_time(tmp_path: Path) -> None:
@@ -331,6 +410,8 @@ async def test_failures_of_the_server_do_not_count_as_time(tmp_path: Path) -> No
             return await super().complete(request)
 
     model = FailingServer(CELL)
-    outcome = await Rollout(settings(model, FakePool(), time_s=0.3), sample("s"), 1, tmp_path, "a").run()
+    outcome = await Rollout(
+        settings(model, FakePool(), time_s=0.3), sample("s"), 1, tmp_path, "a", seed=7
+    ).run()
 
     assert (outcome.stop_reason, len(outcome.turns)) == (StopReason.TIME_LIMIT, 1)

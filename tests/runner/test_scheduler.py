@@ -18,10 +18,10 @@ from runner.protocols import Fenced
 from runner.records import Trajectory
 from runner.rollout import RolloutSettings
 from runner.scheduler import RunIdentity, Scheduler, attempt_seed, in_one_line
-from sandbox_pool import FakePool
+from sandbox_pool import FakePool, SandboxError, SandboxSetupError, SandboxStartError
 from tests.runner.factories import sample
 
-IDENTITY = RunIdentity("r", "h", "test", "m", "fenced", "fake", "none", "here", seed=7)
+IDENTITY = RunIdentity("r", "h", "test", "m", "fenced", "fake", "none", "here", 7, {"upstream": "ipykernel"})
 
 
 class FunctionModel:
@@ -52,9 +52,15 @@ class FunctionModel:
 
 
 def scheduler(
-    journal: Journal, model: FunctionModel, n: int, *, concurrency: int = 4, grace_s: float = 0.0
+    journal: Journal,
+    model: FunctionModel,
+    n: int,
+    *,
+    concurrency: int = 4,
+    grace_s: float = 0.0,
+    pool: FakePool | None = None,
 ) -> Scheduler:
-    settings = RolloutSettings(model, Fenced(None), FakePool(), Limits(max_tries=2), "", True, ())
+    settings = RolloutSettings(model, Fenced(None), pool or FakePool(), Limits(max_tries=2), "", True, ())
     return Scheduler(settings, IDENTITY, journal, concurrency=concurrency, n_total=n, grace_s=grace_s)
 
 
@@ -121,6 +127,56 @@ async def test_failure_of_ours_that_stays_is_kept_apart(tmp_path: Path) -> None:
     statistics = runner.statistics()
     assert (statistics.n_finished, statistics.n_failed, statistics.n_in_flight) == (2, 1, 0)
     assert statistics.last_failure == "s1@1: down"
+
+
+@pytest.mark.parametrize(
+    ("error", "n_tries"),
+    [(SandboxSetupError("NameError: a"), 1), (SandboxStartError("no memory"), 2)],
+)
+async def test_failed_setup_cell_is_not_tried_again(
+    tmp_path: Path, error: SandboxError, n_tries: int
+) -> None:
+    """What would fail again is kept apart after one try; what may go better gets all of max_tries."""
+    pool = FakePool(start_error=error)
+    with Journal(tmp_path) as journal:
+        model = FunctionModel(lambda request: "```python\n1\n```")
+        await scheduler(journal, model, 1, pool=pool).run(plan(1))
+
+    assert len(pool.specs) == n_tries
+    assert list(read_trajectories(tmp_path)) == []
+    (failure,) = read_failures(tmp_path)
+    assert (failure["stop_reason"], failure["owner"]) == ("sandbox_error", "sandbox")
+    assert [one["owner"] for one in failure["tries"]] == ["sandbox"] * n_tries
+
+
+async def test_seed_and_kernel_of_a_line_are_those_of_its_sandbox(tmp_path: Path) -> None:
+    """The line records the seed that its sandboxes were asked for, and the kernel of its profile."""
+    samples = [sample("plain"), sample("other", profile="upstream")]
+    pool = FakePool()
+    with Journal(tmp_path) as journal:
+        model = FunctionModel(lambda request: "done" if request.n_turns_done else "```python\n1\n```")
+        await scheduler(journal, model, 4, pool=pool).run(attempts(samples, 2, done=set()))
+
+    rows = {row["attempt"]: row for row in read_trajectories(tmp_path)}
+    assert {name: row["kernel"] for name, row in rows.items()} == {
+        "plain@1": "fake", "plain@2": "fake", "other@1": "ipykernel", "other@2": "ipykernel"
+    }  # fmt: skip
+    assert len({row["seed"] for row in rows.values()}) == 4
+    assert {spec.seed for spec in pool.specs} == {row["seed"] for row in rows.values()}
+    assert {name: row["seed"] for name, row in rows.items()} == {
+        name: attempt_seed(IDENTITY.seed, name) for name in rows
+    }
+
+
+async def test_another_try_has_the_same_seed(tmp_path: Path) -> None:
+    """What an attempt draws does not depend on how often our sandboxes failed before."""
+    pool = FakePool(lambda n: [SandboxStartError("x")] if n == 0 else [])
+    with Journal(tmp_path) as journal:
+        model = FunctionModel(lambda request: "done" if request.n_turns_done else "```python\n1\n```")
+        await scheduler(journal, model, 1, pool=pool).run(plan(1))
+
+    (row,) = read_trajectories(tmp_path)
+    assert (len(row["tries"]), [spec.seed for spec in pool.specs]) == (1, [row["seed"]] * 2)
 
 
 async def test_drain_finishes_within_grace_and_leaves_the_rest(tmp_path: Path) -> None:
