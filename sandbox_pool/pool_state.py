@@ -1,158 +1,364 @@
-"""Which sandbox to start, hand out and retire. Pure: events in, decisions out.
+"""Which sandbox to start, hand out and retire. Pure: events and times in, decisions out.
 
 Sandboxes and waiting callers are numbers here. A sandbox is starting, idle, leased or closing; it is
-leased at most once and never goes back. Callers are served in the order in which they came.
+leased at most once and never goes back. Ready ones lie on shelves, one for each kind; one bound holds for
+all kinds together. Callers of a kind are served in the order in which they came, and starts are made for
+callers in the order in which they came, whatever their kind.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from sandbox_pool.decisions import Decision, HandOut, Kind, Refuse, Retire, Start
+from sandbox_pool.demand import Demand, mean_latency, warm_target
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Start a sandbox; report `started` or `start_failed`."""
+N_LATENCIES = 256
+"""Starts whose latency is kept."""
 
-    sandbox: int
+_ENOUGH = 1.5
+"""Recent arrivals from which on a kind is kept ready: one alone says nothing of a next."""
 
+_ENOUGH_WITH_WORKSPACE = 2.5
+"""The same where a sandbox serves one sample only, whose attempts come to an end."""
 
-@dataclass(frozen=True, slots=True)
-class HandOut:
-    """Give this sandbox to this caller."""
-
-    sandbox: int
-    ticket: int
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """Tell this caller that the start meant for it has failed, or that the pool is closed."""
-
-    ticket: int
+_FORGOTTEN = 0.1
+_MAX_PAUSE_S = 64.0
 
 
-@dataclass(frozen=True, slots=True)
-class Retire:
-    """Close this sandbox; report `closed`."""
+@dataclass(slots=True)
+class Shelf:
+    """What there is of one kind."""
 
-    sandbox: int
+    idle: dict[int, float] = field(default_factory=dict)
+    """Sandbox -> when it became ready; the oldest first."""
+
+    starting: dict[int, float] = field(default_factory=dict)
+    """Sandbox -> when its start began."""
+
+    n_waiting: int = 0
+    demand: Demand = field(default_factory=Demand)
+    n_failures: int = 0
+    """Starts that failed since one succeeded."""
+
+    warm_from: float = 0.0
+    """When nobody waits nothing is started before this time."""
 
 
-Decision = Start | HandOut | Refuse | Retire
+@dataclass(slots=True)
+class _Caller:
+    kind: Kind
+    fails_from: int | None = None
+    """Number of the first sandbox whose failed start refuses it: set by the first start that failed it."""
 
 
 @dataclass(slots=True)
 class PoolState:
-    """The state of a pool. Every method returns what to do now, in order."""
+    """The state of a pool. Methods return what to do now, in order; `now` never goes back."""
 
     max_sandboxes: int
+    default: Kind
+    """The kind that min_idle is about."""
+
     min_idle: int = 0
+    max_idle: int = 0
+    """Sandboxes of one kind that are kept ready at most, whatever the demand."""
+
+    max_idle_s: float = 60.0
+    """How long one is kept ready that the demand does not call for."""
+
     max_starting: int = 2
-    waiting: deque[int] = field(default_factory=deque)
-    starting: set[int] = field(default_factory=set)
-    idle: deque[int] = field(default_factory=deque)
-    leased: set[int] = field(default_factory=set)
-    closing: set[int] = field(default_factory=set)
     is_shut: bool = False
     n_started: int = 0
     n_failed_starts: int = 0
     n_closed: int = 0
+    leased: set[int] = field(default_factory=set)
+    closing: set[int] = field(default_factory=set)
+    shelves: dict[Kind, Shelf] = field(default_factory=dict)
+    latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=N_LATENCIES))
+    """How long the last starts took that succeeded."""
+
+    _waiting: OrderedDict[int, _Caller] = field(default_factory=OrderedDict)
+    _kinds: dict[int, Kind] = field(default_factory=dict)
+    """Of the sandboxes that are starting or idle."""
+
+    _n_starting: int = 0
+    _latency_s: dict[str, float] = field(default_factory=dict)
+    """Average latency of each profile's starts."""
+
     _next: int = 0
-    _has_just_failed: bool = False
+
+    def __post_init__(self) -> None:
+        self.shelves[self.default] = Shelf()
+
+    @property
+    def n_idle(self) -> int:
+        """Sandboxes that are ready and nobody's."""
+        return len(self._kinds) - self._n_starting
+
+    @property
+    def n_starting(self) -> int:
+        """Sandboxes whose start is not over."""
+        return self._n_starting
+
+    @property
+    def n_waiting(self) -> int:
+        """Callers that have no sandbox yet."""
+        return len(self._waiting)
 
     @property
     def n_live(self) -> int:
         """Sandboxes that exist, from the start of their start to the end of their end."""
-        return len(self.starting) + len(self.idle) + len(self.leased) + len(self.closing)
+        return len(self._kinds) + len(self.leased) + len(self.closing)
 
-    def want(self, ticket: int) -> list[Decision]:
-        """A caller asks for a sandbox."""
+    def is_idle(self, sandbox: int) -> bool:
+        """Whether it is ready and nobody's."""
+        kind = self._kinds.get(sandbox)
+        return kind is not None and sandbox in self.shelves[kind].idle
+
+    def target(self, kind: Kind, now: float) -> int:
+        """Return how many of a kind should be ready: rate of arrivals x latency of a start x 2, in bounds."""
+        least = self.min_idle if kind == self.default else 0
+        shelf = self.shelves.get(kind)
+        if shelf is None:
+            return least
+        wanted = warm_target(
+            shelf.demand.n_recent(now),
+            self._latency_s.get(kind.profile, 0.0),
+            n_enough=_ENOUGH if kind.workspace is None else _ENOUGH_WITH_WORKSPACE,
+        )
+        return max(least, min(wanted, self.max_idle))
+
+    # -- callers
+
+    def ask(self, kind: Kind, now: float) -> None:
+        """Somebody will `take` or `want` a sandbox: what the warm target follows."""
+        self._shelf(kind).demand.add(now)
+
+    def take(self, kind: Kind) -> int | None:
+        """Lease the one that is ready for longest, if any; `refill` afterwards."""
+        shelf = self.shelves.get(kind)
+        if shelf is None or not shelf.idle:
+            return None
+        sandbox = next(iter(shelf.idle))
+        del shelf.idle[sandbox], self._kinds[sandbox]
+        self.leased.add(sandbox)
+        return sandbox
+
+    def want(self, ticket: int, kind: Kind, now: float, *, is_first: bool = False) -> list[Decision]:
+        """A caller for whom there was none to `take` waits for one, as the first of all if so marked."""
         if self.is_shut:
             return [Refuse(ticket)]
-        self.waiting.append(ticket)
-        return self._decide()
+        assert not self._shelf(kind).idle, "would wait beside an idle sandbox: take() it"
+        self._waiting[ticket] = _Caller(kind)
+        self._shelf(kind).n_waiting += 1
+        if is_first:
+            self._waiting.move_to_end(ticket, last=False)
+        return self._decide(now)
 
-    def give_up(self, ticket: int) -> list[Decision]:
+    def give_up(self, ticket: int, now: float) -> list[Decision]:
         """A caller that was not served yet no longer waits."""
-        if ticket in self.waiting:
-            self.waiting.remove(ticket)
-        return self._decide()
+        if ticket not in self._waiting:
+            return []
+        self._remove_caller(ticket)
+        return self._decide(now)
 
-    def refill(self) -> list[Decision]:
-        """Nothing has happened: start what min_idle asks for."""
-        return self._decide()
+    # -- sandboxes
 
-    def started(self, sandbox: int) -> list[Decision]:
+    def started(self, sandbox: int, now: float) -> list[Decision]:
         """A start has succeeded."""
-        self.starting.remove(sandbox)
+        kind = self._kinds[sandbox]
+        shelf = self.shelves[kind]
+        latency_s = now - self._remove_start(sandbox)
+        self.latencies_s.append(latency_s)
+        self._latency_s[kind.profile] = mean_latency(self._latency_s.get(kind.profile), latency_s)
         self.n_started += 1
-        self._has_just_failed = False
+        shelf.n_failures, shelf.warm_from = 0, now
         if self.is_shut:
             self.closing.add(sandbox)
             return [Retire(sandbox)]
-        self.idle.append(sandbox)
-        return self._decide()
+        handed_out: list[Decision] = []
+        if shelf.n_waiting:
+            ticket = next(self._callers_of(kind))
+            self._remove_caller(ticket)
+            self.leased.add(sandbox)
+            handed_out.append(HandOut(sandbox, ticket))
+        else:
+            self._kinds[sandbox] = kind
+            shelf.idle[sandbox] = now
+        return handed_out + self._decide(now)
 
-    def start_failed(self, sandbox: int) -> list[Decision]:
-        """A start has failed and left nothing behind. The longest waiting caller hears of it."""
-        self.starting.remove(sandbox)
+    def start_failed(self, sandbox: int, now: float, *, is_hopeless: bool) -> list[Decision]:
+        """A start has failed and left nothing behind.
+
+        The caller that waits longest for its kind is tried for once more, and refused when that fails too.
+        A second failure counts only if its start began after the first was known: what fails two starts
+        at once is one mishap.
+
+        Args:
+            sandbox: which.
+            now: the time.
+            is_hopeless: all others would fail, so that all who wait for the kind are refused.
+        """
+        kind = self._kinds[sandbox]
+        self._remove_start(sandbox)
         self.n_failed_starts += 1
-        self._has_just_failed = True
-        refused: list[Decision] = [Refuse(self.waiting.popleft())] if self.waiting else []
-        return refused + self._decide()
+        shelf = self.shelves[kind]
+        shelf.n_failures += 1
+        shelf.warm_from = now + min(_MAX_PAUSE_S, 2.0 ** min(shelf.n_failures - 1, 10))
+        refused = list(self._callers_of(kind)) if is_hopeless else self._failed_caller(kind, sandbox)
+        for ticket in refused:
+            self._remove_caller(ticket)
+        return [Refuse(ticket) for ticket in refused] + self._decide(now)
 
-    def start_abandoned(self, sandbox: int) -> list[Decision]:
+    def start_abandoned(self, sandbox: int, now: float) -> list[Decision]:
         """A start was given up by ourselves and left nothing behind."""
-        self.starting.remove(sandbox)
-        return self._decide()
+        self._remove_start(sandbox)
+        return self._decide(now)
 
-    def released(self, sandbox: int) -> list[Decision]:
+    def released(self, sandbox: int, now: float) -> list[Decision]:
         """A leased or idle sandbox is being closed (given back, or found dead)."""
         if sandbox in self.leased:
             self.leased.remove(sandbox)
-        elif sandbox in self.idle:
-            self.idle.remove(sandbox)
+        elif self.is_idle(sandbox):
+            del self.shelves[self._kinds.pop(sandbox)].idle[sandbox]
         else:
             return []
         self.closing.add(sandbox)
-        return self._decide()
+        return self._decide(now)
 
-    def closed(self, sandbox: int) -> list[Decision]:
+    def closed(self, sandbox: int, now: float) -> list[Decision]:
         """A closing sandbox is gone."""
-        self.closing.discard(sandbox)
+        self.closing.remove(sandbox)
         self.n_closed += 1
-        return self._decide()
+        return self._decide(now)
+
+    # -- the pool
+
+    def refill(self, now: float) -> list[Decision]:
+        """Nothing but `take` has happened: start what the warm targets ask for."""
+        return self._decide(now)
+
+    def tick(self, now: float) -> list[Decision]:
+        """Time has passed: retire what was ready for long and is not called for, forget kinds of the past."""
+        if self.is_shut:
+            return []
+        retired: list[Decision] = []
+        for kind, shelf in list(self.shelves.items()):
+            n_surplus = len(shelf.idle) - self.target(kind, now)
+            for sandbox, since in list(shelf.idle.items())[: max(0, n_surplus)]:
+                if now - since >= self.max_idle_s:
+                    retired.append(self._retire(sandbox))
+            is_empty = not (shelf.idle or shelf.starting or shelf.n_waiting)
+            if is_empty and kind != self.default and shelf.demand.n_recent(now) < _FORGOTTEN:
+                del self.shelves[kind]
+        return retired + self._decide(now)
+
+    @property
+    def has_plans(self) -> bool:
+        """Whether the passing of time alone may change anything, so that `tick` is worth calling."""
+        is_settled = len(self.shelves) == 1 and len(self.shelves[self.default].idle) == self.min_idle
+        return not (self.is_shut or is_settled)
 
     def shut(self) -> list[Decision]:
         """Hand out nothing more, and retire all that is there; those starting when they are up."""
         self.is_shut = True
-        decisions: list[Decision] = [Refuse(ticket) for ticket in self.waiting]
-        retired = [*self.idle, *self.leased]
-        self.waiting.clear()
-        self.idle.clear()
+        decisions: list[Decision] = [Refuse(ticket) for ticket in self._waiting]
+        for ticket in list(self._waiting):
+            self._remove_caller(ticket)
+        decisions += [
+            self._retire(sandbox) for shelf in self.shelves.values() for sandbox in list(shelf.idle)
+        ]
+        decisions += [Retire(sandbox) for sandbox in self.leased]
+        self.closing |= self.leased
         self.leased.clear()
-        self.closing.update(retired)
-        return decisions + [Retire(sandbox) for sandbox in retired]
-
-    def _decide(self) -> list[Decision]:
-        if self.is_shut:
-            return []
-        decisions: list[Decision] = []
-        while self.waiting and self.idle:
-            sandbox, ticket = self.idle.popleft(), self.waiting.popleft()
-            self.leased.add(sandbox)
-            decisions.append(HandOut(sandbox, ticket))
-        for _ in range(self._n_to_start()):
-            sandbox = self._next
-            self._next += 1
-            self.starting.add(sandbox)
-            decisions.append(Start(sandbox))
         return decisions
 
-    def _n_to_start(self) -> int:
-        # After a failure only callers make us try again, or a broken host would be kept busy.
-        n_spare = 0 if self._has_just_failed else self.min_idle
-        n_missing = len(self.waiting) + n_spare - len(self.starting) - len(self.idle)
-        n_free = min(self.max_sandboxes - self.n_live, self.max_starting - len(self.starting))
-        return max(0, min(n_missing, n_free))
+    # -- decisions
+
+    def _decide(self, now: float) -> list[Decision]:
+        if self.is_shut:
+            return []
+        return [*self._for_callers(now), *self._for_shelves(now)]
+
+    def _for_callers(self, now: float) -> Iterator[Decision]:
+        """Start for those who wait; where the pool is full, make room from what is idle of other kinds."""
+        expected: dict[Kind, int] = {}
+        n_short = 0
+        for caller in self._waiting.values():
+            kind = caller.kind
+            n_expected = expected.setdefault(kind, len(self.shelves[kind].starting))
+            if n_expected:
+                expected[kind] = n_expected - 1
+            elif self._n_starting + n_short >= self.max_starting:
+                break
+            elif self.n_live < self.max_sandboxes:
+                yield self._start(kind, now)
+            else:
+                n_short += 1
+        for _ in range(min(n_short - len(self.closing), self.n_idle)):
+            yield self._retire(self._most_dispensable(now))
+
+    def _for_shelves(self, now: float) -> Iterator[Decision]:
+        """Start what the warm targets ask for, with what room the callers leave."""
+        for kind, shelf in self.shelves.items():
+            n_room = min(self.max_sandboxes - self.n_live, self.max_starting - self._n_starting)
+            if n_room <= 0:
+                return
+            n_coming = len(shelf.idle) + len(shelf.starting) - shelf.n_waiting
+            n_missing = self.target(kind, now) - n_coming if now >= shelf.warm_from else 0
+            for _ in range(min(n_missing, n_room)):
+                yield self._start(kind, now)
+
+    def _most_dispensable(self, now: float) -> int:
+        """Return the idle sandbox that is ready for longest, of kinds with more than their target if any."""
+
+        def rank(kind: Kind) -> tuple[bool, float]:
+            idle = self.shelves[kind].idle
+            return len(idle) <= self.target(kind, now), next(iter(idle.values()))
+
+        kinds = [kind for kind, shelf in self.shelves.items() if shelf.idle]
+        return next(iter(self.shelves[min(kinds, key=rank)].idle))
+
+    def _failed_caller(self, kind: Kind, sandbox: int) -> list[int]:
+        """Return who is refused after a failed start, or mark who is tried for once more."""
+        for ticket in self._callers_of(kind):
+            caller = self._waiting[ticket]
+            if caller.fails_from is None:
+                caller.fails_from = self._next
+                return []
+            if sandbox >= caller.fails_from:
+                return [ticket]
+        return []
+
+    # -- changes
+
+    def _shelf(self, kind: Kind) -> Shelf:
+        return self.shelves.setdefault(kind, Shelf())
+
+    def _callers_of(self, kind: Kind) -> Iterator[int]:
+        return (ticket for ticket, caller in self._waiting.items() if caller.kind == kind)
+
+    def _remove_caller(self, ticket: int) -> None:
+        self.shelves[self._waiting.pop(ticket).kind].n_waiting -= 1
+
+    def _start(self, kind: Kind, now: float) -> Start:
+        sandbox = self._next
+        self._next += 1
+        self._n_starting += 1
+        self._kinds[sandbox] = kind
+        self.shelves[kind].starting[sandbox] = now
+        return Start(sandbox, kind)
+
+    def _remove_start(self, sandbox: int) -> float:
+        """Return when the start began."""
+        self._n_starting -= 1
+        return self.shelves[self._kinds.pop(sandbox)].starting.pop(sandbox)
+
+    def _retire(self, sandbox: int) -> Retire:
+        """Of an idle one."""
+        del self.shelves[self._kinds.pop(sandbox)].idle[sandbox]
+        self.closing.add(sandbox)
+        return Retire(sandbox)

@@ -74,7 +74,7 @@ async def test_pool_is_bounded_and_fifo() -> None:
             pids.add(await pid_of(sandbox))
             assert pool.statistics().n_leased <= 2
 
-    async with SandboxPool(PoolConfig(max_sandboxes=2)) as pool:
+    async with SandboxPool(PoolConfig(max_sandboxes=2, max_idle=0)) as pool:
         async with asyncio.TaskGroup() as group:
             for number in range(5):
                 group.create_task(work(number, pool))
@@ -232,7 +232,7 @@ async def main():
                 "print(os.getpid(), os.getppid(), p.pid)"
             )
             print((await sandbox.execute(code)).stdout.strip())
-        print(pool._scratch, flush=True)
+        print(pool._starter._scratch, flush=True)
         await a.execute("while True: pass", timeout_s=100)
 
 asyncio.run(main())
@@ -277,10 +277,10 @@ from sandbox_pool import PoolConfig, SandboxPool
 
 async def main():
     async with SandboxPool(PoolConfig(min_idle=1)) as pool:
-        while not list(pool._scratch.glob("*.log")):
+        while not list(pool._starter._scratch.glob("*.log")):
             await asyncio.sleep(0)
         await asyncio.sleep(float(sys.argv[1]))
-        print(pool._scratch, flush=True)
+        print(pool._starter._scratch, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
 asyncio.run(main())
