@@ -17,8 +17,8 @@ from typing import Any
 
 from bench_data.checks import Check, FileCheck
 from bench_data.sample import SampleFile
-from sandbox_pool.errors import SandboxError
-from sandbox_pool.interface import Pool, Sandbox
+from sandbox_pool.errors import SandboxError, UnsupportedHost
+from sandbox_pool.interface import Pool, Sandbox, SandboxSpec
 from sandbox_pool.observation import Observation, Status
 from scoring.errors import ArtifactChanged, ExtractionFault
 from scoring.file_checks import Facts
@@ -33,6 +33,12 @@ SCRIPTS = ("extract.py", "documents.py", "tables.py", "media.py", "programs.py",
 MAX_PUT_BYTES = 64 * 2**20
 """Largest artifact that is read; larger ones fail their check without a sandbox."""
 
+LINK_WORKSPACE = (
+    "import os; os.path.lexists('files/workspace') or "
+    "os.symlink(os.path.realpath('workspace'), 'files/workspace'); "
+)
+"""A program of the model's is run in `files/` and finds the workspace there, as it did in its own sandbox."""
+
 MAX_LISTED = 5
 N_TRIES = 2
 
@@ -42,6 +48,7 @@ async def gather_facts(
     artifacts: Mapping[str, Artifact],
     pool: Pool,
     inputs: Sequence[SampleFile] = (),
+    workspace: Path | None = None,
 ) -> dict[str, Facts]:
     """Return the facts that `judge` needs for a check, by `facts_key`. Safe to cancel.
 
@@ -52,10 +59,12 @@ async def gather_facts(
         artifacts: the attempt's output files, by path in the sandbox.
         pool: where the sandbox comes from.
         inputs: the sample's input files, for programs that are run on them.
+        workspace: the sample's, for the same programs.
 
     Raises:
         ArtifactChanged: a file that is needed is not the one that the run wrote.
         ExtractionFault: a sandbox failed by our fault, and so did the one that tried again.
+        UnsupportedHost: this machine cannot run any.
     """
     parts = {facts_key(part): part for part in file_checks(check)}
     unreadable = {key: _without_reading(part.path, artifacts) for key, part in parts.items()}
@@ -64,10 +73,13 @@ async def gather_facts(
     if not parts:
         return facts
     files = await asyncio.to_thread(_files_for, list(parts.values()), artifacts, inputs)
+    spec = SandboxSpec(workspace=workspace if any(map(runs_code, parts.values())) else None)
     for n_try in range(1, N_TRIES + 1):
         try:
-            async with pool.acquire() as sandbox:
-                return facts | await _read_in(sandbox, parts, files)
+            async with pool.acquire(spec) as sandbox:
+                return facts | await _read_in(sandbox, parts, files, spec)
+        except UnsupportedHost:
+            raise  # no other attempt can do better
         except (SandboxError, ExtractionFault) as error:
             if n_try == N_TRIES:
                 raise ExtractionFault(f"{type(error).__name__}: {error} ({N_TRIES} tries)") from error
@@ -133,7 +145,7 @@ def read_unchanged(artifact: Artifact) -> bytes:
 
 
 async def _read_in(
-    sandbox: Sandbox, parts: Mapping[str, FileCheck], files: Mapping[str, bytes]
+    sandbox: Sandbox, parts: Mapping[str, FileCheck], files: Mapping[str, bytes], spec: SandboxSpec
 ) -> dict[str, Facts]:
     for name in SCRIPTS:
         await sandbox.put(f"scorer/{name}", INSIDE / name)
@@ -141,10 +153,13 @@ async def _read_in(
         await sandbox.put(f"files/{path}", data)
     passive = {key: part for key, part in parts.items() if not runs_code(part)}
     active = {key: part for key, part in parts.items() if runs_code(part)}
-    return await _extract(sandbox, passive, "passive") | await _extract(sandbox, active, "active")
+    first = LINK_WORKSPACE if spec.workspace is not None else ""
+    return await _extract(sandbox, passive, "passive") | await _extract(sandbox, active, "active", first)
 
 
-async def _extract(sandbox: Sandbox, parts: Mapping[str, FileCheck], name: str) -> dict[str, Facts]:
+async def _extract(
+    sandbox: Sandbox, parts: Mapping[str, FileCheck], name: str, first: str = ""
+) -> dict[str, Facts]:
     """Return the facts about `parts`; raises ExtractionFault or SandboxError when a failure is ours."""
     if not parts:
         return {}
@@ -152,7 +167,7 @@ async def _extract(sandbox: Sandbox, parts: Mapping[str, FileCheck], name: str) 
     requests = json.dumps([request_of(part) for part in parts.values()])
     await sandbox.put(f"{name}.json", requests.encode())
     code = (
-        "import sys; sys.path.insert(0, 'scorer'); import extract; "
+        f"{first}import sys; sys.path.insert(0, 'scorer'); import extract; "
         f"extract.main('{name}.json', '{name}.facts', '{nonce}', 'files')"
     )
     observation = await sandbox.execute(code, timeout_s=sum(map(timeout_s, parts.values())))

@@ -34,7 +34,7 @@ async def score(sample: Sample, trajectory: Trajectory, context: Context) -> Sco
         return not_scored(trajectory, "no check", owner="sample")
     artifacts = artifacts_of(trajectory, context.run_dir)
     try:
-        facts = await gather_facts(sample.check, artifacts, context.pool, sample.files)
+        facts = await gather_facts(sample.check, artifacts, context.pool, sample.files, sample.workspace)
     except ArtifactChanged as error:
         return not_scored(trajectory, str(error), owner="runner")
     except ExtractionFault as error:

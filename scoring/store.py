@@ -39,6 +39,9 @@ class Run:
     n_attempts: int | None
     """Of the whole run, done or not."""
 
+    trusted_code: bool
+    """Whether all code that ran is our own, as the built-in demo's is."""
+
 
 def open_run(run_dir: Path) -> Run:
     """Return what a run directory says about itself. Blocks.
@@ -70,6 +73,7 @@ def open_run(run_dir: Path) -> Run:
         data=data,
         benchmark_digest=(stored.get("settings") or {}).get("benchmark.digest"),
         n_attempts=n if isinstance(n := stored.get("n_attempts"), int) else None,
+        trusted_code=stored.get("trusted_code") is True,
     )
 
 

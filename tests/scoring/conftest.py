@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bench_data.checks import Check
-from sandbox_pool import Observation, SandboxPathError, Status
+from sandbox_pool import DEFAULT_SPEC, Observation, SandboxPathError, SandboxSpec, Status
 from scoring.facts import INSIDE
 from scoring.requests import facts_key, file_checks, request_of
 
@@ -56,10 +56,12 @@ class SubprocessPool:
         self.leased: list[SubprocessSandbox] = []
 
     @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[SubprocessSandbox]:
-        """Lease an empty folder."""
+    async def acquire(self, spec: SandboxSpec = DEFAULT_SPEC) -> AsyncIterator[SubprocessSandbox]:
+        """Lease an empty folder, but for a link to the workspace, as real ones have it."""
         folder = self.folder / f"sandbox-{len(self.leased)}"
         folder.mkdir(parents=True)
+        if spec.workspace is not None:
+            (folder / "workspace").symlink_to(spec.workspace)
         self.leased.append(self.sandbox_class(folder))
         yield self.leased[-1]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bench_data.checks import parse_check
 from bench_data.sample import SampleFile
-from sandbox_pool import Observation, SandboxStartError, Status
+from sandbox_pool import Observation, SandboxSpec, SandboxStartError, Status, UnsupportedHost
 from scoring.checks import judge
 from scoring.errors import ArtifactChanged, ExtractionFault
 from scoring.facts import gather_facts, parse_facts
@@ -53,6 +53,21 @@ async def test_files_are_read_before_code_of_the_model_runs(artifact: Any, make_
     verdict = judge(BOTH, None, await gather_facts(BOTH, artifacts, pool, inputs))
     assert verdict.reason == "output/x.txt: line 1: 'b', expected 'a'"
     assert len(pool.leased) == 1
+
+
+async def test_a_program_finds_the_workspace(artifact: Any, make_pool: Any, tmp_path: Path) -> None:
+    """What is run sees the sample's workspace where it was; what is only read gets none."""
+    workspace = tmp_path / "repo"
+    workspace.mkdir()
+    (workspace / "in.txt").write_text("beside")
+    artifacts = artifact("output/m.py", "def f(): return open('workspace/in.txt').read()")
+    artifacts |= artifact("output/x.txt", "a")
+    pool = make_pool()
+    assert judge(CALL, None, await gather_facts(CALL, artifacts, pool, workspace=workspace)).passed
+    assert judge(TEXT, None, await gather_facts(TEXT, artifacts, pool, workspace=workspace)).passed
+    assert not judge(CALL, None, await gather_facts(CALL, artifacts, pool)).passed
+    links = [(sandbox.folder / "workspace").is_symlink() for sandbox in pool.leased]
+    assert links == [True, False, False]
 
 
 async def test_passive_files_bring_no_others_along(artifact: Any, make_pool: Any) -> None:
@@ -123,15 +138,25 @@ async def test_a_broken_sandbox_is_tried_once_more(artifact: Any, make_pool: Any
 
 
 async def test_a_sandbox_that_does_not_start_is_a_fault(artifact: Any) -> None:
-    """An error of the pool is ours too."""
+    """An error of the pool is ours too; one that no other try mends ends the scoring."""
 
     class Broken:
-        def acquire(self) -> Any:
-            """Fail."""
-            raise SandboxStartError("no kernel today")
+        def __init__(self, error: Exception) -> None:
+            self.error = error
+            self.n_asked = 0
 
+        def acquire(self, spec: SandboxSpec) -> Any:
+            """Fail."""
+            self.n_asked += 1
+            raise self.error
+
+    artifacts = artifact("output/x.txt", "a")
     with pytest.raises(ExtractionFault, match="SandboxStartError: no kernel today"):
-        await gather_facts(TEXT, artifact("output/x.txt", "a"), Broken())
+        await gather_facts(TEXT, artifacts, Broken(SandboxStartError("no kernel today")))
+    hopeless = Broken(UnsupportedHost("no tier"))
+    with pytest.raises(UnsupportedHost, match="no tier"):
+        await gather_facts(TEXT, artifacts, hopeless)
+    assert hopeless.n_asked == 1
 
 
 @pytest.mark.parametrize("status", [Status.TIMEOUT, Status.MEMORY, Status.DIED, Status.OUTPUT_LIMIT])
@@ -194,7 +219,7 @@ async def test_cancelling_gives_the_sandbox_back(artifact: Any, sandbox_kind: An
 
     class Pool:
         @asynccontextmanager
-        async def acquire(self) -> AsyncIterator[Any]:
+        async def acquire(self, spec: SandboxSpec) -> AsyncIterator[Any]:
             """Lease one, and say when it is given back."""
             try:
                 yield Endless(tmp_path)

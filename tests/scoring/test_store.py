@@ -36,6 +36,16 @@ def test_what_is_no_run_directory_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "trusted"), [({}, False), ({"trusted_code": True}, True), ({"trusted_code": "yes"}, False)]
+)
+def test_code_is_trusted_only_where_the_run_says_so(
+    tmp_path: Path, said: dict[str, Any], trusted: bool
+) -> None:
+    """Only a run of the demo's own code marks itself so; an older run does not."""
+    assert open_run(make_run(tmp_path / "run", CONFIG | said)).trusted_code is trusted
+
+
+@pytest.mark.parametrize(
     ("config", "text"),
     [
         ({}, "no config.benchmark"),
