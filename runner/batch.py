@@ -114,7 +114,9 @@ async def run_batch(batch: Batch, console: Console) -> RunSummary:
         stack.push_async_callback(batch.model.close)
         if len(batch.done()) < batch.n_attempts:
             await batch.model.start()
-        pool = await stack.enter_async_context(SandboxPool(batch.config.sandbox))
+        pool = await stack.enter_async_context(
+            SandboxPool(batch.config.sandbox, trusted_code=batch.trusted_code)
+        )
         record = batch.record(pool.capabilities())
         console.print(sandbox_line(record.sandbox), markup=False, soft_wrap=True)
         check_same_run(batch.run_dir, record)

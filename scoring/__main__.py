@@ -14,7 +14,7 @@ from bench_data.errors import BenchDataError
 from bench_data.loading import BUILT_IN
 from runner.errors import RunnerError
 from runner.journal import read_trajectories
-from sandbox_pool import PoolConfig, SandboxError, SandboxPool
+from sandbox_pool import PoolConfig, SandboxError, SandboxPool, UnsupportedHost
 from scoring import quickstart
 from scoring.errors import RunDirError, ScoringError
 from scoring.pipeline import ScoreFunction, default_n_workers, score_trajectories
@@ -46,11 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     arguments = _parse(list(sys.argv[1:] if argv is None else argv))
     try:
-        report = _score(arguments.run_dir)
+        report = _score(arguments.run_dir, allow_unsafe=arguments.allow_unsafe)
         _show(report, arguments.run_dir, arguments.json)
     except (RunDirError, BenchDataError, RunnerError) as error:
         print(f"scoring: {error}", file=sys.stderr)
         return 2
+    except UnsupportedHost as error:
+        print(f"scoring: {error}; or --allow-unsafe, if you trust the code of this run", file=sys.stderr)
+        return 1
     except (ScoringError, SandboxError, OSError) as error:
         print(f"scoring: {error}", file=sys.stderr)
         return 1
@@ -66,6 +69,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     score = commands.add_parser("score", help="score a run; the default: `python -m scoring RUN_DIR`")
     score.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="what `python -m runner` has written")
     score.add_argument(
+        "--allow-unsafe",
+        action="store_true",
+        help="where this machine can isolate nothing, open the files in a process without protection",
+    )
+    score.add_argument(
         "--json", metavar="FILE", help="also write report.json's content to FILE; - for standard output"
     )
     if argv and argv[0] not in (*COMMANDS, "-h", "--help"):
@@ -73,10 +81,14 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _score(run_dir: Path) -> Report:
+def _score(run_dir: Path, *, allow_unsafe: bool) -> Report:
     run = open_run(run_dir)
     scorer, score = _scorer(run.benchmark)
-    return asyncio.run(_score_with(run, load_benchmark(run), scorer, score))
+    # The pool takes what promises nothing only where there is no better, and warns then.
+    pool = SandboxPool(
+        PoolConfig(max_sandboxes=default_n_workers()), trusted_code=run.trusted_code or allow_unsafe
+    )
+    return asyncio.run(_score_with(run, load_benchmark(run), scorer, score, pool))
 
 
 def _scorer(benchmark: str) -> tuple[Scorer, ScoreFunction]:
@@ -87,13 +99,14 @@ def _scorer(benchmark: str) -> tuple[Scorer, ScoreFunction]:
     return SCORERS.get(name, SCORERS["quickstart"])
 
 
-async def _score_with(run: Run, benchmark: Benchmark, scorer: Scorer, score: ScoreFunction) -> Report:
+async def _score_with(
+    run: Run, benchmark: Benchmark, scorer: Scorer, score: ScoreFunction, pool: SandboxPool
+) -> Report:
     samples = {sample.id: sample for sample in benchmark.samples}
-    n_workers = default_n_workers()
-    async with SandboxPool(PoolConfig(max_sandboxes=n_workers)) as pool:
+    async with pool:
         context = Context(run_dir=run.run_dir, pool=pool)
         trajectories = read_trajectories(run.run_dir)
-        scored = await score_trajectories(trajectories, samples, score, context, n_workers)
+        scored = await score_trajectories(trajectories, samples, score, context, pool.config.max_sandboxes)
     facts = run_facts(run, scored.names, scored.n_duplicates)
     report = make_report(scored.attempts, scorer, facts, [sample.category for sample in benchmark.samples])
     write_scores(run.run_dir, [attempt.score for attempt in scored.attempts])

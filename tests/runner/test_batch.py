@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from bench_data import load
 from runner.batch import (
@@ -15,11 +17,13 @@ from runner.batch import (
     identity_of,
     prepare,
     profiles_of,
+    run_batch,
     sandbox_line,
 )
 from runner.config import RunConfig
 from runner.errors import ConfigError
-from sandbox_pool import PoolConfig
+from runner.journal import read_config, read_trajectories
+from sandbox_pool import FakePool, PoolConfig
 
 
 @pytest.mark.parametrize(
@@ -127,6 +131,36 @@ def test_only_the_demos_own_code_is_trusted(
     solution = {"cells": ["1"], "answer": "1"}
     task_file(tmp_path, {"id": "a", "reference": solution})
     assert prepare(RunConfig.model_validate(settings)).trusted_code is trusted
+
+
+@pytest.mark.parametrize("own_tasks", [False, True])
+async def test_pool_is_told_whose_code_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_tasks: bool
+) -> None:
+    """The pool may take a tier without promises for the demo alone; the run's record says which runs may."""
+    pools: list[FakePool] = []
+
+    def open_pool(config: PoolConfig, *, trusted_code: bool) -> FakePool:
+        assert trusted_code is not own_tasks
+        pools.append(FakePool())
+        return pools[-1]
+
+    monkeypatch.setattr("runner.batch.SandboxPool", open_pool)
+    settings: dict[str, Any] = {"run_dir": tmp_path / "r", "limit": 1}
+    if own_tasks:
+        row = {"id": "a", "reference": {"cells": ["1"], "answer": "1"}, "setup": "2"}
+        settings["benchmark"] = task_file(tmp_path, row)
+    console = Console(file=io.StringIO())
+    summary = await run_batch(prepare(RunConfig.model_validate(settings)), console)
+
+    assert (summary.statistics.n_finished, summary.statistics.n_failed) == (1, 0)
+    (pool,) = pools
+    (spec,) = pool.specs
+    assert spec.setup == ("2" if own_tasks else None)
+    (row,) = read_trajectories(tmp_path / "r")
+    assert (row["seed"], row["tier"], row["kernel"]) == (spec.seed, "none", "fake")
+    assert read_config(tmp_path / "r")["trusted_code"] is not own_tasks
+    assert "sandboxes: tier none, kernel fake" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_line_says_how_code_is_held() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bench_data import load
+from sandbox_pool import FakePool, PoolConfig, UnsupportedHost
 from scoring.__main__ import main
 
 TASKS = [
@@ -113,6 +114,44 @@ def test_no_run_directory_is_code_2(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "is not a folder" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main([])
+
+
+@pytest.mark.parametrize(
+    ("said", "options", "trusted"),
+    [(None, [], False), (True, [], True), (None, ["--allow-unsafe"], True)],
+)
+def test_a_machine_that_isolates_nothing(
+    make_run: Any,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    said: bool | None,
+    options: list[str],
+    trusted: bool,
+) -> None:
+    """Only the demo's run is scored without being asked; else one message says what to do."""
+
+    class NoTier(FakePool):
+        def __init__(self, config: PoolConfig, *, trusted_code: bool) -> None:
+            super().__init__()
+            self.config = config
+            assert trusted_code is trusted
+
+        async def __aenter__(self) -> FakePool:
+            if not trusted:
+                raise UnsupportedHost("no user namespaces, no Landlock")
+            return self
+
+    monkeypatch.setattr("scoring.__main__.SandboxPool", NoTier)
+    run_dir = make_run([trajectory("two", "Answer: 2")])
+    config = json.loads((run_dir / "config.json").read_text())
+    (run_dir / "config.json").write_text(json.dumps(config | {"trusted_code": said}))
+
+    assert main(["score", str(run_dir), *options]) == (0 if trusted else 1)
+    error = capsys.readouterr().err
+    assert error == ("" if trusted else (
+        "scoring: no user namespaces, no Landlock; or --allow-unsafe, if you trust the code of this run\n"
+    ))  # fmt: skip
+    assert (run_dir / "report.json").exists() is trusted
 
 
 @pytest.mark.kernel

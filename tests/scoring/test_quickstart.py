@@ -8,7 +8,7 @@ import pytest
 
 from bench_data.checks import parse_check
 from bench_data.sample import Sample
-from sandbox_pool import SandboxStartError
+from sandbox_pool import SandboxSpec, SandboxStartError
 from scoring.quickstart import Context, score
 
 CHECK = parse_check({"kind": "text_file", "path": "x.txt", "lines": ["a"]})
@@ -26,7 +26,7 @@ TRAJECTORY: dict[str, Any] = {
 class NoPool:
     """A pool that cannot start a sandbox."""
 
-    def acquire(self) -> Any:
+    def acquire(self, spec: SandboxSpec) -> Any:
         """Fail."""
         raise SandboxStartError("no kernel today")
 
