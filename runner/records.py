@@ -79,6 +79,8 @@ class Timings:
 
     model_s: float = 0.0
     sandbox_wait_s: float = 0.0
+    """Until sandboxes were there, with their setup cells run."""
+
     execute_s: float = 0.0
 
 

@@ -26,7 +26,7 @@ def test_running_trajectories_never_blocks(tmp_path: Path) -> None:
     protocol = Fenced(Fenced.default_limits)
 
     async def run(journal: Journal) -> None:
-        async with SandboxPool() as pool:
+        async with SandboxPool(trusted_code=True) as pool:
             settings = RolloutSettings(
                 ScriptedClient("oracle", protocol), protocol, pool, Limits(), "", True, ("output/**",)
             )
