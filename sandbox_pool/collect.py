@@ -9,14 +9,15 @@ import errno
 import hashlib
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from sandbox_pool.errors import SandboxPathError
-from sandbox_pool.files import BLOCK_BYTES, folder_beneath, open_regular, split_path
+from sandbox_pool.files import BLOCK_BYTES, folder_beneath, open_regular, split_path, write_all
 
 _MAX_ENTRIES = 200_000
 _MAX_PROBLEMS = 100
@@ -47,6 +48,7 @@ class CollectLimits:
     max_files: int = 1000
     max_bytes: int = 256 * 1024 * 1024
     max_depth: int = 16
+    max_s: float = 30.0
 
 
 def compile_globs(globs: Sequence[str]) -> re.Pattern[str]:
@@ -72,15 +74,19 @@ def _translate(parts: tuple[str, ...]) -> str:
     return pattern + r"\Z"
 
 
+class _OutOfTimeError(Exception):
+    """The time is up; the argument is the path that was next."""
+
+
 @dataclass(slots=True)
 class _Collector:
     """One walk over a dead sandbox's working directory."""
 
-    root: Path
+    root: int
     pattern: re.Pattern[str]
     limits: CollectLimits
     into: Path | None
-    files: list[CollectedFile]
+    files: list[CollectedFile] = field(default_factory=list)
     n_taken: int = 0
     n_bytes: int = 0
     n_problems: int = 0
@@ -88,37 +94,43 @@ class _Collector:
 
     def walk(self) -> None:
         """Go through all folders, in an order that depends on nothing but their names."""
+        deadline = time.monotonic() + self.limits.max_s
         waiting: list[tuple[str, ...]] = [()]
-        while waiting:
-            parts = waiting.pop()
-            with ExitStack() as stack:
-                try:
-                    folder = stack.enter_context(folder_beneath(self.root, parts))
-                    names = _names(folder)
-                except (OSError, SandboxPathError) as error:
-                    self._refuse("/".join(parts), f"folder cannot be read: {error}")
-                    continue
-                waiting += reversed(self._visit(folder, names, parts))
-            if self.n_entries > _MAX_ENTRIES:
-                self._refuse("/".join(parts), f"more than {_MAX_ENTRIES} entries: the rest was not looked at")
-                return
+        try:
+            while waiting:
+                parts = waiting.pop()
+                waiting += reversed(self._visit(parts, deadline))
+                if self.n_entries > _MAX_ENTRIES:
+                    path = "/".join(parts)
+                    self._refuse(path, f"more than {_MAX_ENTRIES} entries: the rest was not looked at")
+                    return
+        except _OutOfTimeError as error:
+            limit = f"{self.limits.max_s:g} s (max_collect_s)"
+            self._refuse(str(error), f"not done after {limit}: this and what follows was not taken")
 
-    def _visit(
-        self, folder: int, names: list[tuple[str, bool]], parts: tuple[str, ...]
-    ) -> list[tuple[str, ...]]:
-        self.n_entries += len(names)
+    def _visit(self, parts: tuple[str, ...], deadline: float) -> list[tuple[str, ...]]:
+        """Take what matches in a folder, and return the folders in it."""
         inner = []
-        for name, is_folder in names:
-            path = "/".join((*parts, name))
-            if is_folder and len(parts) >= self.limits.max_depth:
-                self._refuse(path, f"deeper than {self.limits.max_depth} folders (max_collect_depth)")
-            elif is_folder:
-                inner.append((*parts, name))
-            elif self.pattern.match(path):
-                self._take(folder, name, path)
+        try:
+            with folder_beneath(self.root, parts) as folder:
+                names = _names(folder)
+                self.n_entries += len(names)
+                for name, is_folder in names:
+                    path = "/".join((*parts, name))
+                    if time.monotonic() > deadline:
+                        raise _OutOfTimeError(path)
+                    if is_folder and len(parts) >= self.limits.max_depth:
+                        depth = f"{self.limits.max_depth} folders (max_collect_depth)"
+                        self._refuse(path, f"deeper than {depth}")
+                    elif is_folder:
+                        inner.append((*parts, name))
+                    elif self.pattern.match(path):
+                        self._take(folder, name, path, deadline)
+        except SandboxPathError as error:
+            self._refuse("/".join(parts), f"folder cannot be read: {error}")
         return inner
 
-    def _take(self, folder: int, name: str, path: str) -> None:
+    def _take(self, folder: int, name: str, path: str, deadline: float) -> None:
         try:
             path.encode()
         except UnicodeEncodeError:
@@ -128,33 +140,36 @@ class _Collector:
         descriptor, problem = open_regular(folder, name)
         if descriptor is None:
             return self._refuse(path, problem)
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
+        try:
             size = os.fstat(descriptor).st_size
             room = self.limits.max_bytes - self.n_bytes
             if size > room:
                 reason = f"{size} bytes are more than the {room} left of max_collect_bytes"
                 return self._refuse(path, f"too large: {reason}")
-            try:
-                self.files.append(self._copy(file, path, room))
-            except OSError as error:
-                if error.errno not in _NAME_ERRORS:
-                    raise
-                return self._refuse(path, f"cannot be copied: {error.strerror}")
+            self.files.append(self._copy(descriptor, path, room, deadline))
+        except OSError as error:
+            if error.errno not in _NAME_ERRORS:
+                raise
+            return self._refuse(path, f"cannot be copied: {error.strerror}")
+        finally:
+            os.close(descriptor)
         self.n_taken += 1
         return None
 
-    def _copy(self, file: object, path: str, room: int) -> CollectedFile:
+    def _copy(self, file: int, path: str, room: int, deadline: float) -> CollectedFile:
         digest = hashlib.sha256()
         blocks: list[bytes] = []
         n_bytes = 0
         with _target(self.into, path) as target:
-            while n_bytes < room and (block := file.read(min(BLOCK_BYTES, room - n_bytes))):  # type: ignore[attr-defined]
+            while n_bytes < room and (block := os.read(file, min(BLOCK_BYTES, room - n_bytes))):
+                if time.monotonic() > deadline:
+                    raise _OutOfTimeError(path)
                 digest.update(block)
                 n_bytes += len(block)
                 if target is None:
                     blocks.append(block)
                 else:
-                    _write_all(target, block)
+                    write_all(target, block)
         self.n_bytes += n_bytes
         data = b"".join(blocks) if self.into is None else None
         return CollectedFile(path, n_bytes, digest.hexdigest(), data)
@@ -188,29 +203,33 @@ def _target(into: Path | None, path: str) -> Iterator[int | None]:
     try:
         yield descriptor
         os.fsync(descriptor)
+    except BaseException:
+        with suppress(OSError):  # half a file is none
+            target.unlink()
+        raise
     finally:
         os.close(descriptor)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
 def collect(
-    root: Path, globs: Sequence[str], *, limits: CollectLimits, into: Path | None = None
+    root: int, globs: Sequence[str], *, limits: CollectLimits, into: Path | None = None
 ) -> list[CollectedFile]:
     """Take the files beneath `root` whose path matches a glob, in order of their paths.
 
     Nothing may write beneath `root` any more. With `into`, files are copied below that folder and
     synced, with their folders, and none replaces one that is there; otherwise their content is returned.
 
+    Args:
+        root: descriptor of the working directory; stays the caller's.
+        globs: see compile_globs.
+        limits: what is over them is reported as not taken.
+        into: folder of ours.
+
     Raises:
         SandboxPathError: a glob is no relative path.
         OSError: `into` cannot be written.
     """
-    collector = _Collector(root, compile_globs(globs), limits, into, [])
+    collector = _Collector(root, compile_globs(globs), limits, into)
     collector.walk()
     if into is not None:
         _sync_folders(into, [file.path for file in collector.files if file.problem is None])

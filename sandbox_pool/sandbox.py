@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -82,7 +83,7 @@ class KernelSandbox:
     def __init__(self, config: PoolConfig, home: Home, identity: Identity | None) -> None:
         self._config = config
         self._home = home
-        self._owner = (identity.uid, identity.uid) if identity else None
+        self._owner = identity.uid if identity else None
         self._identity = identity
         self._process: KernelProcess | None = None
         self._channel: Channel | None = None
@@ -368,30 +369,38 @@ class KernelSandbox:
 
     async def put(self, path: str, data: bytes | Path) -> None:
         """See `interface.Sandbox`."""
-        await self._on_files(partial(files.write_file, self._home.work, path, data, owner=self._owner))
+        await self._on_files(lambda work: files.write_file(work, path, data, owner=self._owner))
 
     async def make_folder(self, path: str) -> None:
         """See `interface.Sandbox`."""
-        await self._on_files(partial(files.make_folder, self._home.work, path, owner=self._owner))
+        await self._on_files(lambda work: files.make_folder(work, path, owner=self._owner))
 
     async def read(self, path: str) -> bytes:
         """See `interface.Sandbox`."""
-        return await self._on_files(
-            partial(files.read_file, self._home.work, path, self._config.max_read_bytes)
-        )
+        max_bytes = self._config.max_read_bytes
+        return await self._on_files(lambda work: files.read_file(work, path, max_bytes))
 
     async def collect(self, globs: Sequence[str], *, into: Path | None = None) -> list[CollectedFile]:
         """See `interface.Sandbox`."""
         self._check_open()
         compile_globs(globs)  # a wrong one is an error before the kernel is gone
         config = self._config
-        limits = CollectLimits(config.max_collect_files, config.max_collect_bytes, config.max_collect_depth)
+        limits = CollectLimits(
+            config.max_collect_files, config.max_collect_bytes, config.max_collect_depth, config.max_collect_s
+        )
         await self._kill()
-        return await self._on_files(partial(collect, self._home.work, globs, limits=limits, into=into))
+        return await self._on_files(lambda work: collect(work, globs, limits=limits, into=into))
 
-    async def _on_files(self, work: Callable[[], T]) -> T:
+    async def _on_files(self, do: Callable[[int], T]) -> T:
         self._check_open()
-        return await in_thread(work)
+        return await in_thread(partial(self._in_work, do))
+
+    def _in_work(self, do: Callable[[int], T]) -> T:
+        work = os.open(self._home.work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return do(work)
+        finally:
+            os.close(work)
 
     def _check_open(self) -> None:
         if self._closing is not None:
