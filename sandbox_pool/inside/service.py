@@ -1,0 +1,205 @@
+"""What a lean kernel answers to each request of the Jupyter protocol, whoever carries the messages.
+
+https://jupyter-client.readthedocs.io/en/stable/messaging.html, version 5.4. Where it leaves a choice, the
+answer is ipykernel's.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from IPython.core import release
+from IPython.core.completer import provisionalcompleter, rectify_completions
+from IPython.utils.tokenutil import token_at_cursor
+
+from sandbox_pool.inside.frames import ChannelClosed
+from sandbox_pool.inside.front import Front, Request
+from sandbox_pool.inside.interrupts import Interrupts
+from sandbox_pool.inside.shell import ZMQInteractiveShell, flush_streams, text_of
+
+Content = dict[str, Any]
+
+
+class Service:
+    """Answers requests until one ends the kernel. For the main thread."""
+
+    def __init__(self, shell: ZMQInteractiveShell, front: Front, interrupts: Interrupts) -> None:
+        self._shell = shell
+        self._front = front
+        self._interrupts = interrupts
+        self._is_over = False
+        self._answers: Mapping[str, Callable[[Content], Content]] = {
+            "execute_request": self._execute,
+            "kernel_info_request": lambda _: kernel_info(),
+            "is_complete_request": self._is_complete,
+            "complete_request": self._complete,
+            "inspect_request": self._inspect,
+            "history_request": lambda _: {"status": "ok", "history": []},
+            "comm_info_request": lambda _: {"status": "ok", "comms": {}},
+            "connect_request": lambda _: {"status": "ok"},
+            "interrupt_request": lambda _: {"status": "ok"},
+            "shutdown_request": self._shut_down,
+            "seed_request": self._seed,
+        }
+
+    def serve(self) -> None:
+        """Answer requests until the manager hangs up or one ends the kernel.
+
+        Signal handlers and threads of the code may raise in here at any time; that must not end it.
+        """
+        while not self._is_over:
+            try:
+                request = self._front.receive()
+                if request is None:
+                    return
+                self.answer(request)
+            except ChannelClosed:
+                return
+            except BaseException:
+                continue
+
+    def answer(self, request: Request) -> None:
+        """Answer one request. A process that the code forked ends here, with its cell."""
+        self._front.begin(request)
+        content: Content = {"status": "error", "ename": "RuntimeError", "evalue": "unknown", "traceback": []}
+        answer = self._answers.get(request.type)
+        try:
+            if answer is not None:
+                content = answer(request.content)
+        except ChannelClosed:
+            raise
+        except BaseException as error:
+            content.update(ename=type(error).__name__, evalue=text_of(error))
+        if self._front.is_child:
+            flush_streams()
+            os._exit(0 if content["status"] == "ok" else 1)
+        if answer is not None and request.type.endswith("_request"):
+            self._front.conclude(request.type[: -len("request")] + "reply", content)
+        else:
+            self._front.conclude("", {})
+
+    # -- cells
+
+    def _execute(self, content: Content) -> Content:
+        shell = self._shell
+        silent = bool(content.get("silent", False))
+        code = str(content["code"])
+        shell.cell_loop.prepare(code)
+        result: Any = None
+        try:
+            self._interrupts.arm()
+            result = shell.run_request(
+                code, silent=silent, store_history=bool(content.get("store_history", not silent))
+            )
+        except ChannelClosed:
+            raise
+        except BaseException as error:
+            result = shell.failure(code, error)
+        finally:
+            self._interrupts.disarm()
+        flush_streams()
+        return self._outcome(result, content.get("user_expressions") or {})
+
+    def _outcome(self, result: Any, expressions: dict[str, str]) -> Content:
+        """Return the reply to a cell, as ipykernel makes it."""
+        shell = self._shell
+        reply: Content = {"status": "ok"}
+        error = result.error_before_exec if result.error_before_exec is not None else result.error_in_exec
+        if error is not None or shell.has_failed_display:
+            reply = {
+                "status": "error",
+                "ename": type(error).__name__,
+                "evalue": text_of(error),
+                "traceback": shell.last_traceback or [],
+            }
+            if shell.last_traceback is None and isinstance(error, KeyboardInterrupt):
+                # a second one came while the first was being shown
+                self._front.publish("error", dict(reply, traceback=["KeyboardInterrupt"]), is_urgent=False)
+        reply["execution_count"] = shell.displayhook.prompt_count
+        reply["user_expressions"] = shell.user_expressions(expressions) if reply["status"] == "ok" else {}
+        reply["payload"] = shell.payload_manager.read_payload()
+        shell.payload_manager.clear_payload()
+        self._is_over = bool(shell.exit_now)
+        return reply
+
+    # -- everything else
+
+    def _is_complete(self, content: Content) -> Content:
+        status, indent = self._shell.input_transformer_manager.check_complete(content["code"])
+        return (
+            {"status": status, "indent": " " * (indent or 0)}
+            if status == "incomplete"
+            else {"status": status}
+        )
+
+    def _complete(self, content: Content) -> Content:
+        code, position = content["code"], content.get("cursor_pos")
+        position = len(code) if position is None else position
+        with provisionalcompleter():
+            found = list(rectify_completions(code, self._shell.Completer.completions(code, position)))
+        types = [
+            {"start": c.start, "end": c.end, "text": c.text, "type": c.type, "signature": c.signature}
+            for c in found
+        ]
+        return {
+            "status": "ok",
+            "matches": [c.text for c in found],
+            "cursor_start": found[0].start if found else position,
+            "cursor_end": found[0].end if found else position,
+            "metadata": {"_jupyter_types_experimental": types},
+        }
+
+    def _inspect(self, content: Content) -> Content:
+        name = token_at_cursor(content["code"], content.get("cursor_pos") or 0)
+        reply: Content = {"status": "ok", "found": True, "data": {}, "metadata": {}}
+        try:
+            reply["data"] = self._shell.object_inspect_mime(name, content.get("detail_level", 0))
+        except KeyError:
+            reply["found"] = False
+        return reply
+
+    def _shut_down(self, content: Content) -> Content:
+        self._is_over = True
+        return {"status": "ok", "restart": bool(content.get("restart", False))}
+
+    def _seed(self, content: Content) -> Content:
+        reseed(content["seed"])
+        return {"status": "ok"}
+
+
+def kernel_info() -> Content:
+    """Return who answers."""
+    version = sys.version_info
+    return {
+        "status": "ok",
+        "protocol_version": "5.4",
+        "implementation": "ipython",
+        "implementation_version": release.version,
+        "language_info": {
+            "name": "python",
+            "version": ".".join(map(str, version[:3])),
+            "mimetype": "text/x-python",
+            "codemirror_mode": {"name": "ipython", "version": version[0]},
+            "pygments_lexer": f"ipython{version[0]}",
+            "nbconvert_exporter": "python",
+            "file_extension": ".py",
+        },
+        "banner": f"Python {sys.version}",
+        "help_links": [],
+        "supported_features": [],
+    }
+
+
+def reseed(seed: int | None) -> None:
+    """Seed `random`, and numpy and torch where they are loaded; None takes the system's randomness."""
+    number = int.from_bytes(os.urandom(8), "big") if seed is None else seed
+    random.seed(number)
+    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    if numpy is not None:
+        numpy.random.seed(number % 2**32)
+    if torch is not None:
+        torch.manual_seed(number % 2**63)

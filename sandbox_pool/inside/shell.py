@@ -1,0 +1,407 @@
+"""IPython's shell, with its output going to a front instead of a terminal.
+
+What a cell sees is ipykernel's behaviour, which models know and the recorded runs were made under; names
+that libraries look for are ipykernel's too.
+"""
+
+from __future__ import annotations
+
+import builtins
+import getpass
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from IPython.core import page
+from IPython.core.autocall import ZMQExitAutocall
+from IPython.core.displayhook import DisplayHook
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.error import StdinNotImplementedError, UsageError
+from IPython.core.interactiveshell import (
+    ExecutionInfo,
+    ExecutionResult,
+    InteractiveShell,
+    InteractiveShellABC,
+)
+from IPython.core.profiledir import ProfileDir
+from traitlets import Instance, Type, observe
+from traitlets import default as trait_default
+from traitlets.config import Config
+
+from sandbox_pool.inside.front import Front, OutStream
+from sandbox_pool.inside.loops import CellLoop
+from sandbox_pool.inside.private import tell_child_error
+
+_PIP_INSTALL = re.compile(r"\bpip3?\b.*\binstall\b")
+
+
+class FrontDisplayHook(DisplayHook):  # type: ignore[misc]
+    """Publishes the value of a cell's last expression."""
+
+    message: dict[str, Any] | None = None
+    """The result that is being formatted."""
+
+    def start_displayhook(self) -> None:
+        """Begin a message."""
+        self.message = {"data": {}, "metadata": {}}
+        self._is_active = True
+
+    def write_output_prompt(self) -> None:
+        """Number the message."""
+        assert self.message is not None
+        self.message["execution_count"] = self.prompt_count
+
+    def write_format_data(self, format_dict: dict[str, Any], md_dict: dict[str, Any] | None = None) -> None:
+        """Fill the message."""
+        assert self.message is not None
+        self.message.update(data=format_dict, metadata=md_dict or {})
+
+    def log_output(self, format_dict: dict[str, Any]) -> None:
+        """Remember nothing: what was shown is not needed again, and would only cost memory."""
+
+    def finish_displayhook(self) -> None:
+        """Send the message; it can wait for the reply, which most often comes next."""
+        message, self.message = self.message, None
+        self._is_active = False
+        if message and message["data"]:
+            flush_streams()
+            self.shell.front.publish("execute_result", message, is_urgent=False)
+
+
+class FrontDisplayPublisher(DisplayPublisher):  # type: ignore[misc]
+    """Publishes what a cell displays."""
+
+    def publish(
+        self,
+        data: dict[str, Any],
+        metadata: dict[str, Any] | None = None,
+        *,
+        transient: dict[str, Any] | None = None,
+        update: bool = False,
+        **_: Any,
+    ) -> None:
+        """Send a display, or new contents for all displays with its id."""
+        self._validate_data(data, metadata)
+        flush_streams()
+        content = {"data": data, "metadata": metadata or {}, "transient": transient or {}}
+        self.shell.front.publish("update_display_data" if update else "display_data", content)
+
+    def clear_output(self, wait: bool = False) -> None:  # noqa: FBT001, FBT002 - IPython's signature
+        """Say that what was displayed is to go, at once or when the next output comes."""
+        flush_streams()
+        self.shell.front.publish("clear_output", {"wait": wait})
+
+
+class NoProfile(ProfileDir):  # type: ignore[misc]
+    """A profile folder that is made by who writes into it, not at each start."""
+
+    def check_dirs(self) -> None:
+        """Make no folders."""
+
+
+class KernelStub:
+    """What libraries look for at `get_ipython().kernel`."""
+
+    implementation = "ipython"
+
+    def __init__(self, shell: ZMQInteractiveShell) -> None:
+        self.shell = shell
+
+    def get_parent(self, channel: str | None = None) -> dict[str, Any]:
+        """Return the request that the cell belongs to."""
+        request = self.shell.front.request
+        return {"header": request.header or {"msg_id": request.msg_id, "msg_type": request.type}}
+
+    _parent_header = property(get_parent)
+
+    @property
+    def comm_manager(self) -> Any:
+        """The comm package's: its comms talk to nobody, which widgets outlive."""
+        import comm
+
+        return comm.get_comm_manager()
+
+
+class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]
+    """The shell of a lean kernel. Named as ipykernel's: pandas, rich, tqdm and others look for this name."""
+
+    displayhook_class = Type(FrontDisplayHook)
+    display_pub_class = Type(FrontDisplayPublisher)
+    exiter = Instance(ZMQExitAutocall)
+    autoindent = False
+    keepkernel_on_exit: bool | None = None
+
+    def __init__(self, front: Front, **kwargs: Any) -> None:
+        self.front = front
+        self.kernel = KernelStub(self)
+        self.cell_loop = CellLoop()
+        self.last_traceback: list[str] | None = None
+        self.has_failed_display = False
+        self._lazy_db: Any = None
+        super().__init__(**kwargs)
+        self.loop_runner = self.cell_loop.run
+
+    @trait_default("exiter")
+    def _default_exiter(self) -> ZMQExitAutocall:
+        return ZMQExitAutocall(self)
+
+    def init_ipython_dir(self, ipython_dir: str | None) -> None:
+        """Leave it to `move_in`: the zygote has no folder to write to."""
+
+    def init_profile_dir(self, profile_dir: Any) -> None:
+        """Leave it to `move_in`."""
+        self.profile_dir = NoProfile()
+
+    @observe("ipython_dir")
+    def _ipython_dir_changed(self, change: Any) -> None:
+        """Make no folder."""
+
+    def init_virtualenv(self) -> None:
+        """Change nothing for a virtual environment: the interpreter already is the wanted one."""
+
+    def init_environment(self) -> None:
+        """Keep commands from starting a pager. Unlike ipykernel, do not force colours upon them."""
+        os.environ["PAGER"] = "cat"
+        os.environ["GIT_PAGER"] = "cat"
+
+    def init_hooks(self) -> None:
+        """Give long texts, such as help, to the reply."""
+        super().init_hooks()
+        self.set_hook("show_in_pager", page.as_hook(self.add_page), 99)
+
+    def init_magics(self) -> None:
+        """Replace the magics that need a terminal."""
+        super().init_magics()
+        self.register_magic_function(refuse_editor, "line", "edit")
+        for name in ("less", "more"):
+            self.register_magic_function(self.page_file, "line", name)
+
+    def enable_gui(self, gui: str | None = None) -> None:
+        """Take no window toolkit: there is no screen."""
+        if gui not in (None, "inline", "agg", "asyncio"):
+            raise UsageError(
+                f"no window can be opened here, so not by {gui!r} either: use %matplotlib inline"
+            )
+
+    # -- a cell
+
+    def run_request(self, code: str, *, silent: bool, store_history: bool) -> ExecutionResult:
+        """Run a cell and return what became of it. Errors are shown; only what breaks IPython itself raises.
+
+        As InteractiveShell.run_cell, without the copies of all output that IPython 9 keeps.
+        """
+        self.last_traceback = None
+        self.has_failed_display = False
+        problem = None
+        try:
+            cell = self.transform_cell(code)
+        except Exception:
+            cell, problem = code, sys.exc_info()
+        work = self.run_cell_async(
+            code,
+            store_history=store_history,
+            silent=silent,
+            transformed_cell=cell,
+            preprocessing_exc_tuple=problem,
+        )
+        is_async = problem is None and self.should_run_async(code, transformed_cell=cell)
+        runner: Callable[[Any], ExecutionResult] = self.loop_runner if is_async else run_at_once
+        result = None
+        try:
+            result = runner(work)
+        except BaseException as error:
+            result = self.failure(code, error)
+            self.showtraceback(running_compiled_code=True)
+        finally:
+            self.events.trigger("post_execute")
+            if not silent:
+                self.events.trigger("post_run_cell", result)
+        return result
+
+    def failure(self, code: str, error: BaseException) -> ExecutionResult:
+        """Return the outcome of a cell that ended outside of IPython's own care."""
+        result = ExecutionResult(ExecutionInfo(code, False, False, True, None))
+        result.error_in_exec = error
+        return result
+
+    def should_run_async(self, raw_cell: str, **kwargs: Any) -> bool:
+        """Return whether a cell needs a running loop: by its syntax, or by what it calls."""
+        return bool(super().should_run_async(raw_cell, **kwargs)) or self.cell_loop.is_needed_by(raw_cell)
+
+    def _showtraceback(self, etype: type[BaseException], evalue: BaseException, stb: list[str]) -> None:
+        flush_streams()
+        lines = [str(line) for line in stb]
+        if self.displayhook.message is not None:
+            self.has_failed_display = True
+        if self.front.is_child:
+            tell_child_error(lines)
+        else:
+            content = {"traceback": lines, "ename": str(etype.__name__), "evalue": text_of(evalue)}
+            self.front.publish("error", content, is_urgent=False)
+        self.last_traceback = lines
+
+    # -- what a reply carries beside the outcome
+
+    def add_page(
+        self, text: Any, start: int = 0, screen_lines: int = 0, pager_cmd: str | None = None
+    ) -> None:
+        """Hand a long text to the client."""
+        data = text if isinstance(text, dict) else {"text/plain": text}
+        self.payload_manager.write_payload({"source": "page", "data": data, "start": max(0, start)})
+
+    def page_file(self, name: str) -> None:
+        """Hand a file's text to the client: %less, %more."""
+        with open(os.path.expanduser(name.strip()), encoding="utf-8", errors="replace") as file:
+            self.add_page(file.read())
+
+    def set_next_input(self, text: str, replace: bool = False) -> None:  # noqa: FBT001, FBT002 - IPython's
+        """Propose the text of the next cell."""
+        self.payload_manager.write_payload({"source": "set_next_input", "text": text, "replace": replace})
+
+    def ask_exit(self) -> None:
+        """End the kernel after this cell."""
+        self.exit_now = not self.keepkernel_on_exit
+        self.payload_manager.write_payload({"source": "ask_exit", "keepkernel": self.keepkernel_on_exit})
+
+    # -- commands
+
+    def system_piped(self, cmd: str) -> None:
+        """Run a command; what it writes goes straight to the sandbox's pipes.
+
+        Its errors come on stdout, as under ipykernel, whose commands have one terminal for both.
+        """
+        if cmd.rstrip().endswith("&"):
+            raise OSError("Background processes not supported.")
+        sys.stdout.flush()  # the command's output comes after what was printed
+        command = self.var_expand(cmd, depth=1)
+        shell = os.environ.get("SHELL", "/bin/sh")
+        process = subprocess.Popen(
+            command, shell=True, executable=shell, stdin=subprocess.DEVNULL, stdout=1, stderr=1
+        )
+        try:
+            status = process.wait()
+        finally:
+            end_process(process)
+        # as IPython has it: 128 plus the number of a signal
+        status = status if status >= 0 else 128 - status
+        self.user_ns["_exit_code"] = status
+        if status != 0 and _PIP_INSTALL.search(command) and os.environ.get("PIP_NO_INDEX"):
+            self.explain_pip()
+        if getattr(self, "system_raise_on_error", False) and status != 0:
+            raise subprocess.CalledProcessError(status, cmd)
+
+    system = system_piped
+
+    def explain_pip(self) -> None:
+        """Say why nothing can be installed, and what can be done."""
+        folders = os.environ.get("PIP_FIND_LINKS")
+        found = f"only packages in {folders} can be installed" if folders else "nothing can be installed"
+        print(f"This sandbox has no network: {found}. Use what is there already.", file=sys.stderr)
+
+    # -- where IPython keeps things
+
+    @property
+    def db(self) -> Any:
+        """IPython's store for `%store` and bookmarks; made when it is first used."""
+        if self._lazy_db is None:
+            from IPython.external.pickleshare import PickleShareDB
+
+            self._lazy_db = PickleShareDB(os.path.join(self.profile_dir.location, "db"))
+        return self._lazy_db
+
+    @db.setter
+    def db(self, value: Any) -> None:
+        """Take no notice of IPython 8, which makes its own at the start."""
+
+    def move_in(self) -> None:
+        """Take the folders and variables of this process, which are not the zygote's."""
+        self.home_dir = os.path.expanduser("~")
+        self.ipython_dir = os.environ.get("IPYTHONDIR") or os.path.join(self.home_dir, ".ipython")
+        self.profile_dir = NoProfile(location=os.path.join(self.ipython_dir, "profile_default"))
+        self.starting_dir = os.getcwd()
+        self.user_ns["_dh"][:] = [self.starting_dir]
+
+
+InteractiveShellABC.register(ZMQInteractiveShell)
+
+
+def make_shell(front: Front) -> ZMQInteractiveShell:
+    """Return the shell, the only one of this process."""
+    config = Config()
+    config.HistoryManager.enabled = False  # it would start a thread
+    config.InteractiveShell.colors = "nocolor"
+    config.IPKernelApp.tqdm = "present"  # where tqdm looks whether it is in a notebook
+    shell = ZMQInteractiveShell.instance(front=front, config=config)
+    shell.extension_manager.load_extension("storemagic")
+    return shell  # type: ignore[no-any-return]
+
+
+def run_at_once(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that awaits nothing."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        return end.value
+    work.close()
+    raise RuntimeError("a cell without `await` has awaited something")
+
+
+def text_of(error: BaseException) -> str:
+    """Return an exception's text, whatever its __str__ does."""
+    try:
+        return str(error)
+    except Exception:
+        return f"<{type(error).__name__} whose text cannot be made>"
+
+
+def flush_streams() -> None:
+    """Flush what the cell has put in the place of sys.stdout and sys.stderr; our own keep the order anyway."""
+    for name in ("stdout", "stderr"):
+        try:
+            stream = getattr(sys, name)
+            if not isinstance(stream, OutStream):
+                stream.flush()
+        except Exception:  # noqa: PERF203 - a broken one must not matter
+            continue
+
+
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    """Leave no command behind when its cell was interrupted: ask it to end, then make it."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def refuse_editor(line: str) -> None:
+    """Open no editor: %edit."""
+    raise UsageError("no editor can be opened here: write the file with %%writefile")
+
+
+def redirect_input(front: Front) -> None:
+    """Let input() and getpass() ask the front, which mostly cannot."""
+
+    def raw_input(prompt: object = "") -> str:
+        return _answer(front, "raw_input", str(prompt), is_secret=False)
+
+    def secret(prompt: str = "Password: ", stream: Any = None, **_: Any) -> str:
+        return _answer(front, "getpass", prompt, is_secret=True)
+
+    builtins.input = raw_input
+    getpass.getpass = secret
+
+
+def _answer(front: Front, name: str, prompt: str, *, is_secret: bool) -> str:
+    flush_streams()
+    answer = front.ask(prompt, is_secret=is_secret)
+    if answer is None:
+        raise StdinNotImplementedError(
+            f"{name} was called, but this frontend does not support input requests."
+        )
+    return answer
