@@ -1,8 +1,8 @@
 """`python -m sandbox_pool bench`: the pool beside cold kernels of jupyter_client, in one run.
 
-`add_arguments` and `run` are the command; `measure_all` takes other peers too (tests/bench).
+`add_arguments` and `run` are the command; `present` takes further peers (tests/bench/sandbox_pool.py).
 """
 
-from sandbox_pool.bench.command import add_arguments, measure_all, run
+from sandbox_pool.bench.command import add_arguments, present, run
 
-__all__ = ["add_arguments", "measure_all", "run"]
+__all__ = ["add_arguments", "present", "run"]
