@@ -50,7 +50,10 @@ class Solution:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One row of a benchmark. `id` matches `SAMPLE_ID`; the constructor raises SampleError if not."""
+    """One row of a benchmark.
+
+    The constructor raises SampleError unless `id` matches `SAMPLE_ID` and `workspace` is absolute.
+    """
 
     id: str
     messages: tuple[Message, ...]
@@ -80,11 +83,16 @@ class Sample:
     """What else upstream says about the row, unchanged."""
 
     def __post_init__(self) -> None:
-        """Refuse an id that could not be a folder name."""
+        """Refuse an id that could not be a folder name, and a workspace that is not the same everywhere."""
         if not SAMPLE_ID.fullmatch(self.id) or self.id.endswith("."):
             raise SampleError(
                 f"sample id {self.id!r} cannot be a folder name: use 1 to 128 of A-Z a-z 0-9 . _ -, "
                 "starting with a letter or digit and not ending with a dot"
+            )
+        if self.workspace is not None and not self.workspace.is_absolute():
+            raise SampleError(
+                f"workspace {str(self.workspace)!r} of sample {self.id} must be absolute: a run may be resumed "
+                "from another folder"
             )
 
 
