@@ -8,10 +8,11 @@ callers in the order in which they came, whatever their kind.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from sandbox_pool.callers import Callers
 from sandbox_pool.decisions import Decision, HandOut, Kind, Refuse, Retire, Start
 from sandbox_pool.demand import Demand, mean_latency, warm_target
 
@@ -38,20 +39,12 @@ class Shelf:
     starting: dict[int, float] = field(default_factory=dict)
     """Sandbox -> when its start began."""
 
-    n_waiting: int = 0
     demand: Demand = field(default_factory=Demand)
     n_failures: int = 0
     """Starts that failed since one succeeded."""
 
     warm_from: float = 0.0
     """When nobody waits nothing is started before this time."""
-
-
-@dataclass(slots=True)
-class _Caller:
-    kind: Kind
-    fails_from: int | None = None
-    """Number of the first sandbox whose failed start refuses it: set by the first start that failed it."""
 
 
 @dataclass(slots=True)
@@ -80,7 +73,7 @@ class PoolState:
     latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=N_LATENCIES))
     """How long the last starts took that succeeded."""
 
-    _waiting: OrderedDict[int, _Caller] = field(default_factory=OrderedDict)
+    _callers: Callers = field(default_factory=Callers)
     _kinds: dict[int, Kind] = field(default_factory=dict)
     """Of the sandboxes that are starting or idle."""
 
@@ -106,7 +99,7 @@ class PoolState:
     @property
     def n_waiting(self) -> int:
         """Callers that have no sandbox yet."""
-        return len(self._waiting)
+        return len(self._callers)
 
     @property
     def n_live(self) -> int:
@@ -152,17 +145,14 @@ class PoolState:
         if self.is_shut:
             return [Refuse(ticket)]
         assert not self._shelf(kind).idle, "would wait beside an idle sandbox: take() it"
-        self._waiting[ticket] = _Caller(kind)
-        self._shelf(kind).n_waiting += 1
-        if is_first:
-            self._waiting.move_to_end(ticket, last=False)
+        self._callers.add(ticket, kind, is_first=is_first)
         return self._decide(now)
 
     def give_up(self, ticket: int, now: float) -> list[Decision]:
         """A caller that was not served yet no longer waits."""
-        if ticket not in self._waiting:
+        if ticket not in self._callers:
             return []
-        self._remove_caller(ticket)
+        self._callers.remove(ticket)
         return self._decide(now)
 
     # -- sandboxes
@@ -180,9 +170,9 @@ class PoolState:
             self.closing.add(sandbox)
             return [Retire(sandbox)]
         handed_out: list[Decision] = []
-        if shelf.n_waiting:
-            ticket = next(self._callers_of(kind))
-            self._remove_caller(ticket)
+        if self._callers.n_of(kind):
+            ticket = next(self._callers.of(kind))
+            self._callers.remove(ticket)
             self.leased.add(sandbox)
             handed_out.append(HandOut(sandbox, ticket))
         else:
@@ -191,11 +181,7 @@ class PoolState:
         return handed_out + self._decide(now)
 
     def start_failed(self, sandbox: int, now: float, *, is_hopeless: bool) -> list[Decision]:
-        """A start has failed and left nothing behind.
-
-        The caller that waits longest for its kind is tried for once more, and refused when that fails too.
-        A second failure counts only if its start began after the first was known: what fails two starts
-        at once is one mishap.
+        """A start has failed and left nothing behind. A caller is refused by its second: see `Callers`.
 
         Args:
             sandbox: which.
@@ -208,9 +194,12 @@ class PoolState:
         shelf = self.shelves[kind]
         shelf.n_failures += 1
         shelf.warm_from = now + min(_MAX_PAUSE_S, 2.0 ** min(shelf.n_failures - 1, 10))
-        refused = list(self._callers_of(kind)) if is_hopeless else self._failed_caller(kind, sandbox)
+        if is_hopeless:
+            refused = list(self._callers.of(kind))
+        else:
+            refused = self._callers.failed_by(sandbox, kind, next_sandbox=self._next)
         for ticket in refused:
-            self._remove_caller(ticket)
+            self._callers.remove(ticket)
         return [Refuse(ticket) for ticket in refused] + self._decide(now)
 
     def start_abandoned(self, sandbox: int, now: float) -> list[Decision]:
@@ -251,7 +240,7 @@ class PoolState:
             for sandbox, since in list(shelf.idle.items())[: max(0, n_surplus)]:
                 if now - since >= self.max_idle_s:
                     retired.append(self._retire(sandbox))
-            is_empty = not (shelf.idle or shelf.starting or shelf.n_waiting)
+            is_empty = not (shelf.idle or shelf.starting or self._callers.n_of(kind))
             if is_empty and kind != self.default and shelf.demand.n_recent(now) < _FORGOTTEN:
                 del self.shelves[kind]
         return retired + self._decide(now)
@@ -265,9 +254,8 @@ class PoolState:
     def shut(self) -> list[Decision]:
         """Hand out nothing more, and retire all that is there; those starting when they are up."""
         self.is_shut = True
-        decisions: list[Decision] = [Refuse(ticket) for ticket in self._waiting]
-        for ticket in list(self._waiting):
-            self._remove_caller(ticket)
+        decisions: list[Decision] = [Refuse(ticket) for ticket in self._callers]
+        self._callers = Callers()
         decisions += [
             self._retire(sandbox) for shelf in self.shelves.values() for sandbox in list(shelf.idle)
         ]
@@ -287,8 +275,7 @@ class PoolState:
         """Start for those who wait; where the pool is full, make room from what is idle of other kinds."""
         expected: dict[Kind, int] = {}
         n_short = 0
-        for caller in self._waiting.values():
-            kind = caller.kind
+        for kind in self._callers.kinds():
             n_expected = expected.setdefault(kind, len(self.shelves[kind].starting))
             if n_expected:
                 expected[kind] = n_expected - 1
@@ -307,7 +294,7 @@ class PoolState:
             n_room = min(self.max_sandboxes - self.n_live, self.max_starting - self._n_starting)
             if n_room <= 0:
                 return
-            n_coming = len(shelf.idle) + len(shelf.starting) - shelf.n_waiting
+            n_coming = len(shelf.idle) + len(shelf.starting) - self._callers.n_of(kind)
             n_missing = self.target(kind, now) - n_coming if now >= shelf.warm_from else 0
             for _ in range(min(n_missing, n_room)):
                 yield self._start(kind, now)
@@ -322,27 +309,10 @@ class PoolState:
         kinds = [kind for kind, shelf in self.shelves.items() if shelf.idle]
         return next(iter(self.shelves[min(kinds, key=rank)].idle))
 
-    def _failed_caller(self, kind: Kind, sandbox: int) -> list[int]:
-        """Return who is refused after a failed start, or mark who is tried for once more."""
-        for ticket in self._callers_of(kind):
-            caller = self._waiting[ticket]
-            if caller.fails_from is None:
-                caller.fails_from = self._next
-                return []
-            if sandbox >= caller.fails_from:
-                return [ticket]
-        return []
-
     # -- changes
 
     def _shelf(self, kind: Kind) -> Shelf:
         return self.shelves.setdefault(kind, Shelf())
-
-    def _callers_of(self, kind: Kind) -> Iterator[int]:
-        return (ticket for ticket, caller in self._waiting.items() if caller.kind == kind)
-
-    def _remove_caller(self, ticket: int) -> None:
-        self.shelves[self._waiting.pop(ticket).kind].n_waiting -= 1
 
     def _start(self, kind: Kind, now: float) -> Start:
         sandbox = self._next

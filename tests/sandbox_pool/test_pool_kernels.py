@@ -232,7 +232,7 @@ async def main():
                 "print(os.getpid(), os.getppid(), p.pid)"
             )
             print((await sandbox.execute(code)).stdout.strip())
-        print(pool._starter._scratch, flush=True)
+        print(pool._stock._starter._scratch, flush=True)
         await a.execute("while True: pass", timeout_s=100)
 
 asyncio.run(main())
@@ -277,10 +277,10 @@ from sandbox_pool import PoolConfig, SandboxPool
 
 async def main():
     async with SandboxPool(PoolConfig(min_idle=1)) as pool:
-        while not list(pool._starter._scratch.glob("*.log")):
+        while not list(pool._stock._starter._scratch.glob("*.log")):
             await asyncio.sleep(0)
         await asyncio.sleep(float(sys.argv[1]))
-        print(pool._starter._scratch, flush=True)
+        print(pool._stock._starter._scratch, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
 asyncio.run(main())

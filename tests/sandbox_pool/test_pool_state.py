@@ -406,7 +406,6 @@ class Pool(RuleBasedStateMachine):
         assert (state.n_idle, state.n_starting, state.n_waiting) == tuple(
             len(part) for part in (self.ready, self.starting, self.waiting)
         )
-        assert all(shelf.n_waiting == list(self.waiting.values()).count(kind) for kind, shelf in shelves)
 
     @invariant()
     def is_bounded(self) -> None:
