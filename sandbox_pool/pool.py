@@ -165,8 +165,8 @@ class SandboxPool:
             n_hits=self._n_hits,
             n_misses=self._n_misses,
             n_denied=self._n_denied,
-            start_p50_s=_percentile(latencies_s, 50),
-            start_p99_s=_percentile(latencies_s, 99),
+            start_p50_s=percentile(latencies_s, 50),
+            start_p99_s=percentile(latencies_s, 99),
         )
 
     def capabilities(self) -> dict[str, Any]:
@@ -249,6 +249,6 @@ async def _prepare(sandbox: PooledSandbox, spec: SandboxSpec) -> PooledSandbox:
     return sandbox
 
 
-def _percentile(ordered: Sequence[float], percent: int) -> float | None:
-    """Return the nearest rank of sorted values; None where there are none."""
+def percentile(ordered: Sequence[float], percent: int) -> float | None:
+    """Return the nearest rank in sorted values; None where there are none."""
     return ordered[-(-len(ordered) * percent // 100) - 1] if ordered else None
