@@ -22,6 +22,7 @@ from sandbox_pool.bench import measure, table, usage
 from sandbox_pool.bench.contenders import MAX_SANDBOXES, PRELOAD, ColdKernels, Contender, Ours
 from sandbox_pool.bench.record import Record
 from sandbox_pool.config import PoolConfig, n_cores
+from sandbox_pool.errors import SandboxError
 from sandbox_pool.interface import SandboxSpec
 
 _N_READY = 8
@@ -71,15 +72,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the command and return the exit code. Raises SandboxError where the pool cannot open."""
+    """Run the command and return the exit code."""
     return present(options, peers=())
 
 
 def present(options: argparse.Namespace, peers: Sequence[Contender]) -> int:
-    """Measure ours, cold kernels and the given peers, then print and write what the options ask for."""
+    """Measure ours, cold kernels and the given peers, then print and write what the options ask for.
+
+    Returns:
+        The exit code: 0 whatever was missed, 1 when a kernel could not be had or gave wrong answers.
+    """
+    found: Findings | None = None
     with tempfile.TemporaryDirectory(prefix="kernelfleet-bench-") as folder:
         contenders = (ColdKernels(Path(folder)), *peers)
-        found = uvloop.run(measure_all(pool_config(options), contenders, PLANS[options.plan]))
+        try:
+            found = uvloop.run(measure_all(pool_config(options), contenders, PLANS[options.plan]))
+        except* SandboxError as errors:
+            sys.stderr.write(f"error: {_first(errors)}\n")
+    if found is None:
+        return 1
     as_json = orjson.dumps(found.as_data(), option=orjson.OPT_INDENT_2)
     if options.json == Path("-"):
         sys.stdout.buffer.write(as_json + b"\n")
@@ -190,6 +201,13 @@ async def warm(config: PoolConfig, plan: Plan, record: Record) -> None:
         ours = Ours(ready, spec)
         async with ours.open():
             await measure.warm_hits(ours, record, plan.n_warm, name)
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the error itself, or the first one in a group of them."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def about_this(config: PoolConfig, capabilities: dict[str, Any]) -> dict[str, Any]:

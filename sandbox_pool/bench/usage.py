@@ -82,7 +82,11 @@ def tree_cpu_s(*, with_own: bool = True) -> float:
 
 
 def pss_bytes(process: Process) -> int:
-    """Return the proportional memory of a process: its own, and its share of what it shares; 0 once ended."""
+    """Return the proportional memory of a process: its own, and its share of what it shares; 0 once ended.
+
+    Raises:
+        PermissionError: it changed its user or its namespaces, and we are not root.
+    """
     try:
         text = (_PROC / str(process.pid) / "smaps_rollup").read_text()
     except (FileNotFoundError, ProcessLookupError):

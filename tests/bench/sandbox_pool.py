@@ -114,6 +114,7 @@ class GatewayKernels:
             gateway = subprocess.Popen(
                 [str(self._python), "-c", LAUNCH],
                 stdin=subprocess.PIPE, stdout=log_file, stderr=log_file, env=environment, cwd=self._folder,
+                start_new_session=True,
             )  # fmt: skip
         try:
             async with aiohttp.ClientSession(
