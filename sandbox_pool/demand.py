@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
+from statistics import median_low
 
 WINDOW_S = 10.0
 """Time in which an arrival's weight falls to 1/e: long enough to see a rate, short enough to forget it."""
 
 _SAFETY = 2.0
-_LATENCY_SHARE = 0.2
-"""What a start counts in the average of all before it: about the last ten decide."""
+_N_LATENCIES = 15
 
 
 @dataclass(slots=True)
@@ -43,6 +44,15 @@ def warm_target(n_recent: float, latency_s: float, *, n_enough: float) -> int:
     return max(1, math.ceil(n_recent / WINDOW_S * latency_s * _SAFETY))
 
 
-def mean_latency(before_s: float | None, latency_s: float) -> float:
-    """Return the moving average of start latencies with one more; `before_s` is None for the first."""
-    return latency_s if before_s is None else before_s + _LATENCY_SHARE * (latency_s - before_s)
+class Latencies:
+    """How long the last starts took. A few odd ones say nothing: those that had to wait for a new zygote."""
+
+    def __init__(self) -> None:
+        self._last_s: deque[float] = deque(maxlen=_N_LATENCIES)
+        self.typical_s = 0.0
+        """The median, the lower of two; 0 before the first."""
+
+    def add(self, latency_s: float) -> None:
+        """A start has taken so long."""
+        self._last_s.append(latency_s)
+        self.typical_s = median_low(self._last_s)

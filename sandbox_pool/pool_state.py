@@ -8,13 +8,13 @@ callers in the order in which they came, whatever their kind.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from sandbox_pool.callers import Callers
 from sandbox_pool.decisions import Decision, HandOut, Kind, Refuse, Retire, Start
-from sandbox_pool.demand import Demand, mean_latency, warm_target
+from sandbox_pool.demand import Demand, Latencies, warm_target
 
 N_LATENCIES = 256
 """Starts whose latency is kept."""
@@ -78,8 +78,8 @@ class PoolState:
     """Of the sandboxes that are starting or idle."""
 
     _n_starting: int = 0
-    _latency_s: dict[str, float] = field(default_factory=dict)
-    """Average latency of each profile's starts."""
+    _latencies: defaultdict[str, Latencies] = field(default_factory=lambda: defaultdict(Latencies))
+    """Of the starts of each profile."""
 
     _next: int = 0
 
@@ -119,7 +119,7 @@ class PoolState:
             return least
         wanted = warm_target(
             shelf.demand.n_recent(now),
-            self._latency_s.get(kind.profile, 0.0),
+            self._latencies[kind.profile].typical_s,
             n_enough=_ENOUGH if kind.workspace is None else _ENOUGH_WITH_WORKSPACE,
         )
         return max(least, min(wanted, self.max_idle))
@@ -163,7 +163,7 @@ class PoolState:
         shelf = self.shelves[kind]
         latency_s = now - self._remove_start(sandbox)
         self.latencies_s.append(latency_s)
-        self._latency_s[kind.profile] = mean_latency(self._latency_s.get(kind.profile), latency_s)
+        self._latencies[kind.profile].add(latency_s)
         self.n_started += 1
         shelf.n_failures, shelf.warm_from = 0, now
         if self.is_shut:

@@ -303,11 +303,9 @@ class Pool(RuleBasedStateMachine):
                     )
                     self.starting[sandbox] = kind
                 case HandOut(sandbox, ticket):
-                    kind = self.waiting.pop(ticket)
-                    assert self.ready.pop(sandbox) == kind, "handed out what is not ready, or of another kind"
-                    assert all(other > ticket for other, k in self.waiting.items() if k == kind), (
-                        "not in order"
-                    )
+                    kind = self.ready.pop(sandbox)
+                    assert ticket == next(t for t, k in self.waiting.items() if k == kind), "not in order"
+                    del self.waiting[ticket]
                     self.lease(sandbox)
                 case Refuse(ticket):
                     del self.waiting[ticket]
@@ -329,9 +327,9 @@ class Pool(RuleBasedStateMachine):
         self.now += seconds
         self.carry_out(self.state.tick(self.now))
 
-    @rule(kind=st.sampled_from([A, A, B, W]))
-    def acquire(self, kind: Kind) -> None:
-        """A caller asks: a hit, or a wait."""
+    @rule(kind=st.sampled_from([A, A, B, W]), is_first=st.sampled_from([False, False, False, True]))
+    def acquire(self, kind: Kind, is_first: bool) -> None:
+        """A caller asks: a hit, or a wait, behind all others or before them."""
         self.state.ask(kind, self.now)
         sandbox = self.state.take(kind)
         if sandbox is not None:
@@ -342,8 +340,9 @@ class Pool(RuleBasedStateMachine):
             return
         assert kind not in self.ready.values(), "waits beside an idle one"
         self.next_ticket += 1
-        self.waiting[self.next_ticket] = kind
-        self.carry_out(self.state.want(self.next_ticket, kind, self.now))
+        newcomer = {self.next_ticket: kind}
+        self.waiting = newcomer | self.waiting if is_first else self.waiting | newcomer
+        self.carry_out(self.state.want(self.next_ticket, kind, self.now, is_first=is_first))
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
