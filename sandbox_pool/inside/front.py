@@ -35,6 +35,9 @@ class Front:
     request = Request("", "", {})
     """The one being worked on, or the last one."""
 
+    wants_input = False
+    """Whether clients are told what code runs: they may be several."""
+
     is_child = False
     """Whether this process is one that the code forked: it must not speak as the kernel does."""
 
@@ -56,6 +59,13 @@ class Front:
     def receive(self) -> Request | None:
         """Return the next request, or None when there will be none. Blocks."""
         return None
+
+    def say_ready(self) -> None:
+        """Tell the manager that requests are welcome."""
+
+    def close(self) -> None:
+        """Send the last words."""
+        self.flush()
 
     def ask(self, prompt: str, *, is_secret: bool) -> str | None:
         """Return what a person has typed, or None where there is nobody to ask."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 
 class Interrupts:
@@ -18,6 +20,7 @@ class Interrupts:
     def __init__(self, pipe: int) -> None:
         self._pipe = pipe
         self._is_armed = False
+        self._is_forced = False
         os.set_blocking(pipe, False)
 
     def install(self) -> None:
@@ -35,6 +38,22 @@ class Interrupts:
         """Let no interrupt through: the cell is over."""
         self._is_armed = False
 
+    def force(self) -> None:
+        """Interrupt the cell, from another thread, and what it has started: a client asked for it."""
+        self._is_forced = True
+        os.killpg(0, signal.SIGINT) if os.getpgrp() == os.getpid() else os.kill(os.getpid(), signal.SIGINT)
+
+    def guard(
+        self, handler: Callable[[int, FrameType | None], Any]
+    ) -> Callable[[int, FrameType | None], Any]:
+        """Return a handler of SIGINT that hears only what init has announced."""
+
+        def guarded(number: int, stack: FrameType | None) -> None:
+            if self._has_token():
+                handler(number, stack)
+
+        return guarded
+
     def become_child(self) -> None:
         """Behave like any program: for processes that the code forks, which init cannot tell apart."""
         for number, own, usual in (
@@ -49,10 +68,11 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def _has_token(self) -> bool:
+        is_forced, self._is_forced = self._is_forced, False
         try:
-            return bool(os.read(self._pipe, 64))
+            return bool(os.read(self._pipe, 64)) or is_forced
         except OSError:
-            return False
+            return is_forced
 
 
 def _do_nothing(number: int, stack: FrameType | None) -> None:

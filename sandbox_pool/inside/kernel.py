@@ -7,6 +7,7 @@ on. A cell costs half a millisecond here and 4 ms in ipykernel, which stays sele
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 import sys
 import tempfile
@@ -30,10 +31,17 @@ def prepare(kind: str) -> None:
     Call it in the zygote, after the preload list, before gc.freeze and any fork. Leaves one thread, no open
     descriptor, and in the shell nothing of the cells that it runs. Raises ImportError without IPython.
     """
-    global _template  # noqa: PLW0603 - what a forked process finds again
+    global _template
     from sandbox_pool.inside import template
 
+    if kind == "ipykernel":
+        from sandbox_pool.inside import ipykernel_app
+
+        ipykernel_app.prepare()
+        return
     _template = template.make_template()
+    if importlib.util.find_spec("zmq"):  # else there can be no Jupyter client either
+        importlib.import_module("sandbox_pool.inside.jupyter")
 
 
 def run(
@@ -41,23 +49,50 @@ def run(
 ) -> int:
     """Be a kernel until the manager hangs up or a request ends it; return the exit status.
 
-    `start` is the manager's start line. Descriptors 1 and 2 are the pipes `stdout` and `stderr` already. Owns
-    all descriptors given. The caller ends the process with os._exit, so that no thread of the code's delays it.
+    `start` is the manager's start line. Descriptors 1 and 2 are the pipes `stdout` and `stderr` already.
+    Owns all descriptors given. The caller ends the process with os._exit: no thread of the code's may delay it.
     """
+    gc.enable()
+    if _template is None:
+        _be_ipykernel(start, channel, interrupt, listeners)
+        return 0
+    from sandbox_pool.inside.frames import ChannelClosed
     from sandbox_pool.inside.service import Service
 
-    gc.enable()
-    assert _template is not None, "prepare() comes first"
     interrupts = Interrupts(interrupt)
     interrupts.install()
-    front = PrivateFront(channel, Pipes([saved(stdout), saved(stderr)]), max_message_chars(start))
+    front = make_front(start, channel, [saved(stdout), saved(stderr)], interrupts, listeners)
     os.register_at_fork(after_in_child=front.become_child)
     os.register_at_fork(after_in_child=interrupts.become_child)
     settle(_template, front, start.get("seed"))
     service = Service(_template, front, interrupts)
-    front.say_ready()
-    service.serve()
+    try:
+        front.say_ready()
+        service.serve()
+        front.close()
+    except ChannelClosed:
+        pass
     return 0
+
+
+def make_front(
+    start: dict[str, Any], channel: int, pipes: list[int], interrupts: Interrupts, listeners: list[int]
+) -> Front:
+    """Return what the manager asked for."""
+    if start["front"] == "jupyter":
+        from sandbox_pool.inside.jupyter import JupyterFront
+
+        return JupyterFront(listeners, start.get("key") or "", channel, interrupts)
+    return PrivateFront(channel, Pipes(pipes), max_message_chars(start))
+
+
+def _be_ipykernel(start: dict[str, Any], channel: int, interrupt: int, listeners: list[int]) -> None:
+    from sandbox_pool.inside import ipykernel_app
+    from sandbox_pool.inside.service import reseed
+
+    tempfile.tempdir = None
+    reseed(start.get("seed"))
+    ipykernel_app.run(start, channel, interrupt, listeners)
 
 
 def settle(shell: ZMQInteractiveShell, front: Front, seed: int | None) -> None:

@@ -89,6 +89,8 @@ class Service:
         silent = bool(content.get("silent", False))
         code = str(content["code"])
         shell.cell_loop.prepare(code)
+        if self._front.wants_input and not silent:
+            self._front.publish("execute_input", {"code": code, "execution_count": shell.execution_count})
         result: Any = None
         try:
             self._interrupts.arm()

@@ -74,6 +74,9 @@ def forget(shell: ZMQInteractiveShell) -> None:
     getattr(shell.compile, "_filename_map", {}).clear()
     for name in ("outputs", "exceptions"):
         getattr(shell.history_manager, name, {}).clear()
+    fonts = sys.modules.get("matplotlib.font_manager")
+    if fonts is not None:  # it keeps fonts open, and forks would share the offsets
+        getattr(fonts, "_get_font", fonts.get_font).cache_clear()
 
 
 def fit_pandas() -> None:
