@@ -1,0 +1,192 @@
+"""The first process of a sandbox: it makes the sandbox, forks the kernel, and ends everything.
+
+In the namespace tier it is the first process of a pid namespace, and its end is the end of all others.
+Elsewhere it is a *guardian* outside of what confines the kernel, which kills all before it ends. Its
+control socket is its lifeline: an `i` interrupts the kernel, and the end of it ends the sandbox.
+
+It is a copy of the zygote, memory included, and must touch little of that: what it writes to is no longer
+shared.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sandbox_pool.inside import birth, isolation, killing, lines, syscalls
+from sandbox_pool.inside.syscalls import SetupFailed, Unsupported
+
+if TYPE_CHECKING:
+    from sandbox_pool.inside.tiers import Tier
+
+EXIT_SETUP = 71
+_KILL_S = 10.0
+
+
+class Ends(NamedTuple):
+    """The descriptors that came with a fork request."""
+
+    control: int
+    channel: int
+    stdout: int
+    stderr: int
+    listeners: list[int]
+    cgroups: list[int]
+
+
+def main(settings: dict[str, Any], tier: Tier, ends: Ends, unwanted: list[int]) -> None:
+    """Be the first process of a sandbox, or its kernel; never returns.
+
+    Args:
+        settings: the zygote's.
+        tier: what it prepared.
+        ends: ours; the kernel's are closed here when it has them.
+        unwanted: the zygote's own descriptors.
+    """
+    for descriptor in unwanted:
+        os.close(descriptor)
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=ends.control)
+    try:
+        start = lines.read_line(ends.control)
+        if start is None:
+            os._exit(0)
+        if settings["tier"] == "namespace":
+            guard_namespace(settings, tier, ends, control, start)
+        else:
+            guard_host(settings, tier, ends, control, start)
+    except (Unsupported, SetupFailed) as error:
+        report(control, str(error), "unsupported" if isinstance(error, Unsupported) else "setup")
+    except BaseException as error:
+        sys.__excepthook__(*sys.exc_info())
+        report(control, f"{type(error).__name__}: {error}", "setup")
+    os._exit(EXIT_SETUP)
+
+
+def report(control: socket.socket, text: str, kind: str) -> None:
+    """Tell the manager why there is no kernel, and end."""
+    try:
+        lines.send(control, {"error": text, "kind": kind})
+    finally:
+        os._exit(EXIT_SETUP)
+
+
+def guard_namespace(
+    settings: dict[str, Any], tier: Tier, ends: Ends, control: socket.socket, start: dict[str, Any]
+) -> None:
+    """Make the namespaces, give up all rights, fork the kernel, and wait for the end."""
+    work = isolation.enter_sandbox(settings, start.get("workspace"))
+    isolation.limit(settings["rlimits"])
+    syscalls.drop_capabilities()
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    assert tier.filter is not None
+    tier.filter.install()
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # the kernel has our uid, and may not look into us
+    kernel, interrupt, wakeup = fork_kernel(settings, tier, ends, start)
+    syscalls.close_all_but([2, ends.control, interrupt, wakeup, work])
+    tell_kernel(control, kernel, work)
+    status = watch(ends.control, kernel, interrupt, wakeup, None)
+    if status is not None:
+        say_exit(control, status)
+    os._exit(0)
+
+
+def guard_host(
+    settings: dict[str, Any], tier: Tier, ends: Ends, control: socket.socket, start: dict[str, Any]
+) -> None:
+    """Fork a kernel that confines itself, wait for the end, and kill all that is left."""
+    assert tier.lifeline is not None
+    zygote_alive, only_zygotes = tier.lifeline
+    os.close(only_zygotes)
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    kernel, interrupt, wakeup = fork_kernel(settings, tier, ends, start)
+    syscalls.close_all_but([2, ends.control, interrupt, wakeup, zygote_alive])
+    tell_kernel(control, kernel, None)
+    status = watch(ends.control, kernel, interrupt, wakeup, zygote_alive)
+    killing.kill_all(
+        None if status is not None else kernel, start.get("uid"), start.get("killer_uid"), _KILL_S
+    )
+    if status is not None:
+        say_exit(control, status)
+    os._exit(0)
+
+
+def fork_kernel(
+    settings: dict[str, Any], tier: Tier, ends: Ends, start: dict[str, Any]
+) -> tuple[int, int, int]:
+    """Fork the kernel; return its pid, the write end of its interrupt pipe, and what wakes us on a death."""
+    interrupt_read, interrupt_write = os.pipe()
+    os.set_blocking(interrupt_read, False)
+    os.set_blocking(interrupt_write, False)
+    wakeup_read, wakeup_write = os.pipe()
+    os.set_blocking(wakeup_write, False)
+    signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, _wake)
+    guardian = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        birth.be_kernel(settings, tier, ends, start, interrupt_read, guardian)
+        os._exit(EXIT_SETUP)
+    _kept.append(wakeup_write)
+    return pid, interrupt_write, wakeup_read
+
+
+_kept: list[int] = []
+
+
+def _wake(*_: object) -> None:
+    """Do nothing: that there is a handler makes Python write to the wake-up descriptor."""
+
+
+def tell_kernel(control: socket.socket, kernel: int, work: int | None) -> None:
+    """Tell the manager that there is a kernel, and hand it what it needs of it."""
+    pidfd = os.pidfd_open(kernel) if syscalls.IS_LINUX else None
+    descriptors = tuple(descriptor for descriptor in (pidfd, work) if descriptor is not None)
+    lines.send(control, {"kernel": kernel, "pidfd": pidfd is not None, "work": work is not None}, descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def watch(control: int, kernel: int, interrupt: int, wakeup: int, zygote: int | None) -> int | None:
+    """Wait for the kernel's end and return its status; None when the manager or the zygote ended first."""
+    poll = select.poll()
+    for descriptor in (control, wakeup, *(() if zygote is None else (zygote,))):
+        poll.register(descriptor, select.POLLIN)
+    while True:
+        for descriptor, _ in poll.poll():
+            if descriptor == wakeup:
+                os.read(wakeup, 4096)
+            elif descriptor == zygote or not obey(control, kernel, interrupt):
+                return None
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            if pid == kernel:
+                return status
+
+
+def obey(control: int, kernel: int, interrupt: int) -> bool:
+    """Do what the manager says; False when it says no more."""
+    try:
+        words = os.read(control, 4096)
+    except OSError:
+        return False
+    if b"i" in words:
+        with suppress(OSError):
+            os.write(interrupt, b"i")  # by which the kernel knows that it was us
+        killing.send_signal(-kernel, signal.SIGINT)
+    return bool(words)
+
+
+def say_exit(control: socket.socket, status: int) -> None:
+    """Tell the manager how the kernel ended: its exit code, or minus the number of a signal."""
+    code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+    with suppress(OSError):
+        lines.send(control, {"exit": code})
+        control.setblocking(False)
+        control.recv(65536)  # what is left unread would make the manager's end of the socket an error
