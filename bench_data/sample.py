@@ -91,8 +91,8 @@ class Sample:
             )
         if self.workspace is not None and not self.workspace.is_absolute():
             raise SampleError(
-                f"workspace {str(self.workspace)!r} of sample {self.id} must be absolute: a run may be resumed "
-                "from another folder"
+                f"workspace {str(self.workspace)!r} of sample {self.id} must be absolute: "
+                "a run may be resumed from another folder"
             )
 
 

@@ -107,6 +107,16 @@ def test_a_workspace_that_cannot_be_mounted_is_refused(tmp_path: Path, name: str
     assert words in str(caught.value)
 
 
+def test_a_workspace_that_holds_a_file_named_from_here_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checks are found in it too when the file's own path is relative."""
+    write(tmp_path, row(workspace="."))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SampleError, match=r"^tasks\.jsonl:1: workspace: .* holds tasks\.jsonl"):
+        load("jsonl:tasks.jsonl")
+
+
 def test_blank_lines_and_a_byte_order_mark_do_not_count(tmp_path: Path) -> None:
     """Blank lines are skipped but numbered, and a BOM is no part of the first line."""
     path = write(tmp_path, row(), "", "  ", row(id="b"))

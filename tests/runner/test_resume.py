@@ -83,6 +83,20 @@ def test_profiles_that_samples_name_are_compared() -> None:
     assert settings_with({"cpu_s": 1}) != slow
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_another_limit_of_a_profile_is_refused_where_samples_name_it(tmp_path: Path, named: bool) -> None:
+    """A profile counts from the first sample that asks for it."""
+    task = {"id": "a", "messages": [{"role": "user", "content": "x"}]} | ({"profile": "p"} if named else {})
+    (tmp_path / "t.jsonl").write_text(orjson.dumps(task).decode())
+    settings: dict[str, Any] = {"benchmark": f"jsonl:{tmp_path}/t.jsonl", "model": "nop"}
+    begun(tmp_path, **settings, sandbox={"profiles": {"p": {"cpu_s": 60}}})
+    now = RunConfig.model_validate(settings | {"sandbox": {"profiles": {"p": {"cpu_s": 90}}}})
+    refusal = pytest.raises(RunMismatch, match=r"sandbox\.profiles\.p\.cpu_s: 60 there, 90 now")
+
+    with refusal if named else nullcontext():
+        check_same_run(tmp_path, prepare(now).record({}))
+
+
 def test_address_of_the_server_does_not_change_the_hash() -> None:
     """The same model behind another address gives the same results."""
     one = hash_of({"model.client": "openai:http://a/v1"})

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench_data.checks import parse_check
-from bench_data.sample import Sample
+from bench_data.sample import Sample, SampleFile
 from sandbox_pool import SandboxSpec, SandboxStartError
 from scoring.quickstart import Context, score
 
@@ -50,6 +51,25 @@ async def test_a_good_attempt_passes(run_dir: Path, make_pool: Any) -> None:
     result = await score(sample(CHECK), TRAJECTORY, Context(run_dir, make_pool()))
     assert (result.sample_id, result.epoch, result.passed, result.score) == ("s", 2, True, 1.0)
     assert (result.owner, result.scorer, result.profile) == ("model", "quickstart", "default")
+
+
+async def test_a_program_is_run_beside_its_inputs_and_workspace(
+    run_dir: Path, make_pool: Any, tmp_path: Path
+) -> None:
+    """A module that reads an input file and the sample's workspace is scored as it ran."""
+    source = b"def f(): return open('data/a').read() + open('workspace/b').read()"
+    (run_dir / "artifacts/s/2/m.py").write_bytes(source)
+    entry = {"path": "artifacts/s/2/m.py", "bytes": len(source), "sha256": hashlib.sha256(source).hexdigest()}
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo/b").write_text("b")
+    check = {"kind": "python_calls", "path": "m.py", "calls": [{"function": "f", "returns": "ab"}]}
+    asked = replace(
+        sample(parse_check(check)),
+        files=(SampleFile("data/a", lambda: b"a"),),
+        workspace=tmp_path / "repo",
+    )
+    result = await score(asked, TRAJECTORY | {"artifacts": [entry]}, Context(run_dir, make_pool()))
+    assert (result.passed, result.reason) == (True, "as expected")
 
 
 async def test_an_answer_needs_no_sandbox(run_dir: Path) -> None:
