@@ -151,7 +151,7 @@ def build(settings: dict[str, Any]) -> None:
     proc = open_source("/proc", "/proc", "the system's folder")
     etc = {name: _public_content(f"/etc/{name}") for name in _ETC_COPIES}
     links = {path: os.readlink(path) for path in _SYSTEM if os.path.islink(path)}  # noqa: PTH114, PTH115
-    root = next(path for path in ("/tmp", "/mnt", "/var", "/usr") if os.path.isdir(path))  # noqa: PTH112
+    root = staging_folder()
     mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=8m")
     _make_skeleton(root, links, etc)
     own_devices = {os.stat(root).st_dev}  # noqa: PTH116
@@ -168,6 +168,11 @@ def build(settings: dict[str, Any]) -> None:
         if source.descriptor is not None:
             os.close(source.descriptor)
     change_root(root)
+
+
+def staging_folder() -> str:
+    """Return a folder that can be mounted over, in a mount namespace that is ours alone."""
+    return next(path for path in ("/tmp", "/mnt", "/var", "/usr") if os.path.isdir(path))  # noqa: PTH112
 
 
 def make_folders(top: str) -> None:
