@@ -16,12 +16,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox_pool.config import MIB
 from sandbox_pool.errors import UnsupportedHost
 
 MAX_SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
 """What fits in sun_path, the final zero excluded."""
 
 UIDS_PER_POOL = 65_536
+_MIN_SCRATCH_BYTES = 16 * MIB
+_OUR_NAMES = re.compile(r"(?:zygote-)?\d+(?:\.log)?")
+"""What a pool has in its scratch folder: nothing else in `kf-*` is ever removed."""
 _SOCKET_NAME_BYTES = len("/123456/s/k-4")
 
 
@@ -65,18 +69,53 @@ def sandbox_uids() -> UidRange | None:
     """
     if os.geteuid() != 0:
         return None
-    try:
-        lines = Path("/proc/self/uid_map").read_text().splitlines()
-        uid_map = [(int(line.split()[0]), int(line.split()[2])) for line in lines]
-    except OSError:
-        uid_map = [(0, 2**31)]
-    uids = choose_uids(uid_map, random.SystemRandom().randrange)
+    uids = choose_uids(read_uid_map(), random.SystemRandom().randrange)
     if uids is None:
         raise UnsupportedHost(
             "started as root of a user namespace that has almost no other uids, so sandboxes cannot be given "
             "one: run as an ordinary user, or map a range of uids (podman --userns=auto:size=65536)"
         )
     return uids
+
+
+def read_uid_map() -> list[tuple[int, int]]:
+    """Return the first uid and the count of each range that exists here."""
+    try:
+        lines = Path("/proc/self/uid_map").read_text().splitlines()
+        return [(int(line.split()[0]), int(line.split()[2])) for line in lines]
+    except OSError:
+        return [(0, 2**31)]
+
+
+def unprivileged_uid(wanted: int | None) -> int | None:
+    """Return the uid of this machine that all sandboxes of a pool in the tier `namespace` map to.
+
+    Args:
+        wanted: the config's `uid`.
+
+    Returns:
+        None when not root: it is our own.
+
+    Raises:
+        UnsupportedHost: `wanted` cannot be had, or there is none to choose.
+    """
+    own = os.geteuid()
+    if own != 0:
+        if wanted not in (None, own):
+            raise UnsupportedHost(
+                f"only root may give sandboxes the uid {wanted} (sandbox.uid), and this is uid {own}: "
+                "leave it out, or start as root"
+            )
+        return None
+    if wanted is None:
+        uids = sandbox_uids()
+        assert uids is not None
+        return uids.base
+    uid_map = read_uid_map()
+    if not any(first <= wanted < first + count for first, count in uid_map):
+        known = ", ".join(f"{first}-{first + count - 1}" for first, count in uid_map)
+        raise UnsupportedHost(f"uid {wanted} (sandbox.uid) does not exist in this user namespace: {known} do")
+    return wanted
 
 
 def raise_descriptor_limit() -> int:
@@ -105,30 +144,48 @@ def make_scratch(wanted: Path | None, *, for_other_uids: bool) -> tuple[Path, in
         holds the lock by which other pools know that the folder is in use.
 
     Raises:
-        UnsupportedHost: no folder has a path short enough for sockets and open enough for other uids.
+        UnsupportedHost: no folder can be written, has room, and a path that is short enough for sockets and
+            open enough for other uids.
     """
     tried = []
     for parent in [wanted] if wanted is not None else [Path(tempfile.gettempdir()), Path("/tmp")]:
         resolved = parent.resolve()
-        room = MAX_SOCKET_PATH_BYTES - _SOCKET_NAME_BYTES - len("/kf-12345678")
-        if len(os.fsencode(resolved)) > room:
-            tried.append(f"{resolved} is longer than {room} bytes, the most that socket paths leave")
-        elif not resolved.is_dir():
-            tried.append(f"{resolved} is no folder")
-        elif for_other_uids and not is_open_to_all(resolved):
-            tried.append(
-                f"{resolved} may not be entered by the sandboxes' uids (chmod o+x it and what is above)"
-            )
-        else:
-            remove_abandoned(resolved)
-            return _locked_folder(resolved, 0o711 if for_other_uids else 0o700)
-    raise UnsupportedHost(f"no folder for sandboxes: {'; '.join(tried)}; set sandbox.scratch to another")
+        problem = _problem(resolved, for_other_uids=for_other_uids)
+        if problem is None:
+            try:
+                remove_abandoned(resolved)
+                return _locked_folder(resolved, 0o711 if for_other_uids else 0o700)
+            except OSError as error:
+                problem = f"{resolved} takes no folder: {error.strerror}"
+        tried.append(problem)
+    raise UnsupportedHost(
+        f"no folder for sandboxes: {'; '.join(dict.fromkeys(tried))}; set sandbox.scratch to another"
+    )
+
+
+def _problem(folder: Path, *, for_other_uids: bool) -> str | None:
+    """Return what is wrong with a folder as a place for scratch files."""
+    room = MAX_SOCKET_PATH_BYTES - _SOCKET_NAME_BYTES - len("/kf-12345678")
+    if len(os.fsencode(folder)) > room:
+        return f"{folder} is longer than {room} bytes, the most that socket paths leave"
+    if not folder.is_dir():
+        return f"{folder} is no folder"
+    if for_other_uids and not is_open_to_all(folder):
+        return f"{folder} may not be entered by the sandboxes' uids (chmod o+x it and what is above)"
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < _MIN_SCRATCH_BYTES:
+        return f"{folder} has {free_bytes} bytes free, {_MIN_SCRATCH_BYTES} are the least that is of use"
+    return None
 
 
 def _locked_folder(parent: Path, mode: int) -> tuple[Path, int]:
     hidden = Path(tempfile.mkdtemp(prefix=".kf-", dir=parent))
-    hidden.chmod(mode)
-    lock = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        hidden.chmod(mode)
+        lock = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except BaseException:
+        hidden.rmdir()
+        raise
     fcntl.flock(lock, fcntl.LOCK_EX)
     # only now by the name that remove_abandoned looks for
     return hidden.rename(parent / hidden.name[1:]), lock
@@ -145,7 +202,7 @@ def remove_abandoned(parent: Path) -> None:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 is_ours = os.fstat(lock).st_uid == os.geteuid() and re.fullmatch(r"kf-\w{8}", folder.name)
-                if is_ours and all(re.fullmatch(r"\d+(\.log)?", part.name) for part in folder.iterdir()):
+                if is_ours and all(_OUR_NAMES.fullmatch(part.name) for part in folder.iterdir()):
                     remove_tree(folder)
             finally:
                 os.close(lock)

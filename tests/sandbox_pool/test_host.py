@@ -1,14 +1,23 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandbox_pool import host
 from sandbox_pool.errors import UnsupportedHost
-from sandbox_pool.host import choose_uids, make_scratch, raise_descriptor_limit, remove_tree
+from sandbox_pool.host import (
+    choose_uids,
+    make_scratch,
+    raise_descriptor_limit,
+    remove_tree,
+    unprivileged_uid,
+)
 
 
 @given(st.integers(0, 10**6), st.integers(0, 2**32 - 1), st.randoms())
@@ -104,3 +113,55 @@ def test_remove_tree_takes_anything(tmp_path: Path) -> None:
 def test_descriptor_limit_is_raised() -> None:
     """The limit is as high as it can be, and asking again changes nothing."""
     assert raise_descriptor_limit() == raise_descriptor_limit() >= 256
+
+
+# -- uids
+
+
+def test_unprivileged_uid_is_never_roots() -> None:
+    """Root gives sandboxes a uid that is nobody's, or the one that it is told; others have their own."""
+    if os.geteuid() != 0:
+        assert unprivileged_uid(None) is unprivileged_uid(os.geteuid()) is None
+        with pytest.raises(UnsupportedHost, match=r"sandbox\.uid"):
+            unprivileged_uid(os.geteuid() + 1)
+    else:
+        assert (unprivileged_uid(None) or 0) > 1000
+        assert unprivileged_uid(54_321) == 54_321
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root's choice")
+def test_uid_outside_of_the_map_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A uid that this user namespace does not have is an error that says which it has."""
+    monkeypatch.setattr(host, "read_uid_map", lambda: [(0, 1000), (5000, 10)])
+    assert unprivileged_uid(5009) == 5009
+    with pytest.raises(UnsupportedHost, match=r"uid 5010.*0-999, 5000-5009 do"):
+        unprivileged_uid(5010)
+
+
+# -- scratch
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root can make a small disk")
+@pytest.mark.parametrize(
+    ("options", "says"), [("size=1m", "bytes free"), ("size=64m,nr_inodes=1", "takes no")]
+)
+def test_full_disk_is_no_scratch(tmp_path: Path, options: str, says: str) -> None:
+    """A disk without bytes or without inodes left is refused when the pool opens, not in the first cell."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", tmp_path], check=True)
+    try:
+        with pytest.raises(UnsupportedHost, match=f"{says}.*sandbox\\.scratch"):
+            make_scratch(tmp_path, for_other_uids=False)
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_logs_of_zygotes_are_ours(tmp_path: Path) -> None:
+    """What a killed pool of zygotes left is removed as well."""
+    abandoned, lock = make_scratch(tmp_path, for_other_uids=False)
+    (abandoned / "zygote-0.log").touch()
+    (abandoned / "17").mkdir()
+    os.close(lock)
+    fresh, lock = make_scratch(tmp_path, for_other_uids=False)
+    assert list(tmp_path.iterdir()) == [fresh]
+    os.close(lock)

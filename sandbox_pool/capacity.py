@@ -1,0 +1,106 @@
+"""How many sandboxes this machine can hold, and what ends first."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox_pool.config import MIB
+from sandbox_pool.hierarchies import free_memory_bytes
+
+_ENDLESS_DESCRIPTORS = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What one more sandbox takes from this machine, before its code does anything."""
+
+    memory_bytes: int
+    descriptors: int
+    """Of this process."""
+
+    tasks: int
+    """Processes and threads."""
+
+
+NEEDS = {"lean": Needs(12 * MIB, 14, 3), "ipykernel": Needs(32 * MIB, 22, 14)}
+"""By kernel: what was measured with numpy, pandas and matplotlib loaded (7 and 22 MiB, 10 and 17
+descriptors), and some room."""
+
+RESERVED = Needs(96 * MIB, 128, 64)
+"""For this process, a zygote and its keeper."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What this machine has left; see `read_resources`."""
+
+    free_memory_bytes: int
+    max_descriptors: int
+    max_tasks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """How many sandboxes fit, and why not more."""
+
+    n: int
+    reason: str
+    """What there is of the resource that ends first, and what would help."""
+
+
+def bound_of_sandboxes(resources: Resources, needs: Needs) -> Bound:
+    """Return how many sandboxes this machine can hold at once, 0 if not even one."""
+    free_mib = resources.free_memory_bytes // MIB
+    bounds = [
+        Bound(
+            (resources.free_memory_bytes - RESERVED.memory_bytes) // needs.memory_bytes,
+            f"{free_mib} MiB of memory are free, {RESERVED.memory_bytes // MIB} are kept for the pool itself "
+            f"and a sandbox takes {needs.memory_bytes // MIB}: free some, or raise the limit of the container",
+        ),
+        Bound(
+            (resources.max_descriptors - RESERVED.descriptors) // needs.descriptors,
+            f"{resources.max_descriptors} descriptors may be open, {RESERVED.descriptors} are kept for the "
+            f"runner and a sandbox takes {needs.descriptors}: raise the hard limit (ulimit -Hn)",
+        ),
+        Bound(
+            (resources.max_tasks * 9 // 10 - RESERVED.tasks) // needs.tasks,
+            f"{resources.max_tasks} processes may run and a sandbox takes {needs.tasks}: raise the limit "
+            "(ulimit -u, kernel.pid_max)",
+        ),
+    ]
+    tightest = min(bounds, key=lambda bound: bound.n)
+    return Bound(max(0, tightest.n), tightest.reason)
+
+
+def read_resources() -> Resources:
+    """Return what this process can still use: of the machine, of its control groups and its limits."""
+    free = [_available_bytes(), free_memory_bytes()]
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    tasks = [_pid_max()]
+    if os.geteuid() != 0:  # root is not bound by it
+        own_limit, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+        tasks += [own_limit] if own_limit != resource.RLIM_INFINITY else []
+    return Resources(
+        min(size for size in free if size is not None),
+        soft if soft != resource.RLIM_INFINITY else _ENDLESS_DESCRIPTORS,
+        min(tasks),
+    )
+
+
+def _available_bytes() -> int:
+    with suppress(OSError):
+        found = re.search(r"^MemAvailable: +(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+        if found:
+            return int(found[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _pid_max() -> int:
+    with suppress(OSError):
+        return int(Path("/proc/sys/kernel/pid_max").read_text())
+    return 32_768
