@@ -50,7 +50,7 @@ class Pipes:
     def __init__(self, ends: list[int]) -> None:
         self._ends = ends
         self.patience_s = _MAX_WAIT_S
-        """How long waits of this cell may still take in all: a child that floods must not stop every print."""
+        """How long all waits of this cell may still take: a child that floods must not stop every print."""
 
     def is_empty(self) -> bool:
         """Return whether the manager has read everything; True where that cannot be known."""
@@ -70,7 +70,7 @@ class Pipes:
 
 
 class Writer:
-    """Frames out. Safe to use from any thread, and from signal handlers; `send` blocks when the socket is full.
+    """Frames out, from any thread and from signal handlers; `send` blocks while the socket is full.
 
     Owns the socket given to it.
     """
@@ -213,8 +213,19 @@ def _wait_for(sock: socket.socket, event: int) -> None:
 
 
 def saved(descriptor: int) -> int:
-    """Return a copy of a descriptor, out of the way of code that closes or redirects the usual numbers."""
+    """Return a copy of a descriptor, out of the way of code that closes or redirects the usual numbers.
+
+    No program that the code starts inherits it.
+    """
     try:
         return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 100)
     except OSError:  # a low RLIMIT_NOFILE
-        return os.dup(descriptor)
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+def moved(descriptor: int) -> int:
+    """Move a descriptor out of the way, unless it is one of the first three; return its new number."""
+    copy = saved(descriptor)
+    if descriptor > 2:
+        os.close(descriptor)
+    return copy

@@ -30,7 +30,7 @@ class Request:
 
 
 class Front:
-    """A listener that is not there. Subclasses replace what they need; every method may be called by any thread."""
+    """A listener that is not there. Subclasses replace what they need; any thread may call any method."""
 
     request = Request("", "", {})
     """The one being worked on, or the last one."""
@@ -79,8 +79,8 @@ class Front:
 class OutStream(io.TextIOBase):
     """sys.stdout and sys.stderr of the cells. Called as ipykernel's, which error messages name."""
 
-    encoding = "utf-8"  # type: ignore[assignment]
-    errors = "backslashreplace"  # type: ignore[assignment]
+    encoding = "utf-8"
+    errors = "backslashreplace"
 
     def __init__(self, name: str, descriptor: int, front: Front) -> None:
         super().__init__()

@@ -7,9 +7,11 @@ pipe that init writes to just before it signals.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -51,6 +53,8 @@ class Interrupts:
         def guarded(number: int, stack: FrameType | None) -> None:
             if self._has_token():
                 handler(number, stack)
+                with suppress(RuntimeError):  # a loop that waits for events has not seen what it was told
+                    asyncio.get_running_loop().call_soon_threadsafe(int)
 
         return guarded
 

@@ -14,11 +14,12 @@ from typing import Any
 from sandbox_pool.inside.interrupts import Interrupts
 
 _LATE_MODULES = (
-    "IPython.core.completerlib", "IPython.core.debugger", "IPython.core.oinspect", "IPython.extensions.storemagic",
-    "IPython.utils.wildcard", "debugpy", "debugpy.server.api", "encodings.idna", "faulthandler", "http.server",
-    "ipykernel.debugger", "ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "mimetypes", "pdb",
-    "pkgutil", "pydoc", "stringprep", "tornado.gen", "tornado.locks", "tornado.platform.asyncio", "tornado.queues",
-    "xmlrpc.server", "psutil",
+    "IPython.core.completerlib", "IPython.core.debugger", "IPython.core.oinspect",
+    "IPython.extensions.storemagic", "IPython.utils.wildcard", "debugpy", "debugpy.server.api",
+    "encodings.idna", "faulthandler", "http.server", "ipykernel.debugger", "ipykernel.kernelapp",
+    "ipykernel.ipkernel", "ipykernel.zmqshell", "mimetypes", "pdb", "pkgutil", "pydoc", "stringprep",
+    "tornado.gen", "tornado.locks", "tornado.platform.asyncio", "tornado.queues", "xmlrpc.server",
+    "psutil",
 )  # fmt: skip
 """What ipykernel 7 loads at its start or with the first cell: half of its start, when it is not there."""
 
@@ -27,11 +28,13 @@ def prepare() -> None:
     """Load all that a kernel of this kind needs. Raises ImportError without ipykernel."""
     import ipykernel.kernelapp  # noqa: F401
 
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # else the debugger writes a warning
     for name in _LATE_MODULES:
         try:
             __import__(name)
         except ImportError:
             continue  # another version's
+    del os.environ["PYDEVD_DISABLE_FILE_VALIDATION"]
 
 
 def run(start: dict[str, Any], channel: int, interrupt: int, listeners: list[int]) -> None:
@@ -120,7 +123,7 @@ def guarded_kernel(interrupts: Interrupts) -> Any:
         def signal(self, number: int, handler: Any) -> Any:
             return signal.signal(number, interrupts.guard(handler) if callable(handler) else handler)
 
-    ipkernel.signal = SignalsOfInit()  # type: ignore[assignment]
+    ipkernel.signal = SignalsOfInit()  # type: ignore[assignment, attr-defined]
 
     class GuardedKernel(ipkernel.IPythonKernel):
         def pre_handler_hook(self) -> None:

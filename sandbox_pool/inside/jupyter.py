@@ -17,20 +17,21 @@ import hmac
 import json
 import os
 import queue
-import select
 import threading
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import zmq
 
-from sandbox_pool.inside.frames import Pipes, saved
+from sandbox_pool.inside.frames import Pipes, moved, saved
 from sandbox_pool.inside.front import Front, Request, to_json
 from sandbox_pool.inside.interrupts import Interrupts
 
 _DELIMITER = b"<IDS|MSG>"
+_UTC = datetime.timezone.utc  # noqa: UP017 - Python 3.9 and 3.10 have no datetime.UTC
 _MAX_QUEUED = 2000
 _LOOK_EVERY_MS = 50
 _MAX_TEXT_CHARS = 1024 * 1024
@@ -50,7 +51,7 @@ class Signer:
             "msg_type": kind,
             "session": self._session,
             "username": "kernel",
-            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(),
+            "date": datetime.datetime.now(_UTC).isoformat(),
             "version": "5.4",
         }
         parts = [to_json(header), to_json(parent), b"{}", content]
@@ -75,7 +76,10 @@ class Signer:
 
 
 class JupyterFront(Front):
-    """Speaks to Jupyter clients. Owns the listeners (shell, iopub, stdin, control, heartbeat) and the channel."""
+    """Speaks to Jupyter clients.
+
+    Owns the channel and the listeners, which are those for shell, iopub, stdin, control and heartbeat.
+    """
 
     wants_input = True
 
@@ -170,10 +174,8 @@ class JupyterFront(Front):
         self._wake()
 
     def _wake(self) -> None:
-        try:
+        with suppress(OSError):  # it is full: the thread will wake
             os.write(self._wake_w, b"x")
-        except OSError:
-            pass  # it is full: the thread will wake
 
     # -- the thread's side
 
@@ -266,6 +268,7 @@ def bound(context: Any, kind: int, listener: int) -> Any:
         socket.sndhwm = 0  # at the default of 1000 messages, idle is lost under back-pressure
     if kind == zmq.ROUTER:
         socket.router_handover = 1
+    os.set_inheritable(listener, False)
     socket.setsockopt(zmq.USE_FD, listener)
     socket.bind(f"ipc:///descriptor-{listener}")  # a name only: no file is made
     return socket
@@ -276,10 +279,8 @@ def start_heartbeat(listener: int) -> None:
     socket = bound(zmq.Context(), zmq.ROUTER, listener)
 
     def echo() -> None:
-        try:
+        with suppress(zmq.ZMQError):  # the process ends
             zmq.proxy(socket, socket)
-        except zmq.ZMQError:
-            pass  # the process ends
 
     threading.Thread(target=echo, name="heartbeat", daemon=True).start()
 
@@ -289,6 +290,4 @@ def redirect(descriptor: int) -> int:
     reading, writing = os.pipe()
     os.dup2(writing, descriptor)
     os.close(writing)
-    kept = saved(reading)
-    os.close(reading)
-    return kept
+    return moved(reading)

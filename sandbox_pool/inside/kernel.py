@@ -13,7 +13,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from sandbox_pool.inside.frames import Pipes, saved
+from sandbox_pool.inside.frames import Pipes, moved
 from sandbox_pool.inside.front import Front, OutStream
 from sandbox_pool.inside.interrupts import Interrupts
 from sandbox_pool.inside.private import PrivateFront
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _template: ZMQInteractiveShell | None = None
 """The shell that every kernel of this zygote is a copy of."""
+
+_own_modules: list[str] = []
+"""What user code must not find; listed before the fork, as looking through sys.modules touches every page."""
 
 
 def prepare(kind: str) -> None:
@@ -42,6 +45,7 @@ def prepare(kind: str) -> None:
     _template = template.make_template()
     if importlib.util.find_spec("zmq"):  # else there can be no Jupyter client either
         importlib.import_module("sandbox_pool.inside.jupyter")
+    _own_modules[:] = [name for name in sys.modules if name.partition(".")[0] == "sandbox_pool"]
 
 
 def run(
@@ -50,9 +54,10 @@ def run(
     """Be a kernel until the manager hangs up or a request ends it; return the exit status.
 
     `start` is the manager's start line. Descriptors 1 and 2 are the pipes `stdout` and `stderr` already.
-    Owns all descriptors given. The caller ends the process with os._exit: no thread of the code's may delay it.
+    Owns all descriptors given. The caller ends the process with os._exit: no thread may delay it.
     """
     gc.enable()
+    channel, interrupt, stdout, stderr = map(moved, (channel, interrupt, stdout, stderr))
     if _template is None:
         _be_ipykernel(start, channel, interrupt, listeners)
         return 0
@@ -61,7 +66,7 @@ def run(
 
     interrupts = Interrupts(interrupt)
     interrupts.install()
-    front = make_front(start, channel, [saved(stdout), saved(stderr)], interrupts, listeners)
+    front = make_front(start, channel, [stdout, stderr], interrupts, listeners)
     os.register_at_fork(after_in_child=front.become_child)
     os.register_at_fork(after_in_child=interrupts.become_child)
     settle(_template, front, start.get("seed"))
@@ -114,8 +119,8 @@ def settle(shell: ZMQInteractiveShell, front: Front, seed: int | None) -> None:
     packages = os.environ.get("PIP_TARGET")
     if packages:
         sys.path.append(packages)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "sandbox_pool"]:
-        del sys.modules[name]
+    for name in _own_modules:
+        sys.modules.pop(name, None)
 
 
 def max_message_chars(start: dict[str, Any]) -> int | None:

@@ -4,6 +4,9 @@ https://jupyter-client.readthedocs.io/en/stable/messaging.html, version 5.4. Whe
 answer is ipykernel's.
 """
 
+# IPython's classes are typed in part, and its traits not at all
+# mypy: disable-error-code="no-untyped-call, union-attr, override, attr-defined, arg-type"
+
 from __future__ import annotations
 
 import os

@@ -4,6 +4,9 @@ What a cell sees is ipykernel's behaviour, which models know and the recorded ru
 that libraries look for are ipykernel's too.
 """
 
+# IPython's classes are typed in part, and its traits not at all
+# mypy: disable-error-code="no-untyped-call, union-attr, override, attr-defined, arg-type"
+
 from __future__ import annotations
 
 import builtins
@@ -13,6 +16,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 from IPython.core import page
@@ -27,7 +31,7 @@ from IPython.core.interactiveshell import (
     InteractiveShellABC,
 )
 from IPython.core.profiledir import ProfileDir
-from traitlets import Instance, Type, observe
+from traitlets import Instance, Type
 from traitlets import default as trait_default
 from traitlets.config import Config
 
@@ -38,7 +42,7 @@ from sandbox_pool.inside.private import tell_child_error
 _PIP_INSTALL = re.compile(r"\bpip3?\b.*\binstall\b")
 
 
-class FrontDisplayHook(DisplayHook):  # type: ignore[misc]
+class FrontDisplayHook(DisplayHook):
     """Publishes the value of a cell's last expression."""
 
     message: dict[str, Any] | None = None
@@ -71,7 +75,7 @@ class FrontDisplayHook(DisplayHook):  # type: ignore[misc]
             self.shell.front.publish("execute_result", message, is_urgent=False)
 
 
-class FrontDisplayPublisher(DisplayPublisher):  # type: ignore[misc]
+class FrontDisplayPublisher(DisplayPublisher):
     """Publishes what a cell displays."""
 
     def publish(
@@ -95,8 +99,13 @@ class FrontDisplayPublisher(DisplayPublisher):  # type: ignore[misc]
         self.shell.front.publish("clear_output", {"wait": wait})
 
 
-class NoProfile(ProfileDir):  # type: ignore[misc]
+class NoProfile(ProfileDir):
     """A profile folder that is made by who writes into it, not at each start."""
+
+    @property
+    def location(self) -> str:
+        """Where it would be: the zygote, which makes this object, has no home."""
+        return f"{ipython_folder()}/profile_default"
 
     def check_dirs(self) -> None:
         """Make no folders."""
@@ -125,7 +134,7 @@ class KernelStub:
         return comm.get_comm_manager()
 
 
-class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]
+class ZMQInteractiveShell(InteractiveShell):
     """The shell of a lean kernel. Named as ipykernel's: pandas, rich, tqdm and others look for this name."""
 
     displayhook_class = Type(FrontDisplayHook)
@@ -148,16 +157,26 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]
     def _default_exiter(self) -> ZMQExitAutocall:
         return ZMQExitAutocall(self)
 
+    @property
+    def ipython_dir(self) -> str:
+        """IPython's folder in this kernel's home; not made before it is needed."""
+        return ipython_folder()
+
+    @property
+    def home_dir(self) -> str:
+        """This kernel's home, which the zygote did not know."""
+        return home_folder()
+
     def init_ipython_dir(self, ipython_dir: str | None) -> None:
-        """Leave it to `move_in`: the zygote has no folder to write to."""
+        """Make no folder."""
 
     def init_profile_dir(self, profile_dir: Any) -> None:
-        """Leave it to `move_in`."""
+        """Make no folder."""
         self.profile_dir = NoProfile()
 
-    @observe("ipython_dir")
-    def _ipython_dir_changed(self, change: Any) -> None:
-        """Make no folder."""
+    def init_pushd_popd_magic(self) -> None:
+        """As the base, less a home that is not known yet."""
+        self.dir_stack: list[str] = []
 
     def init_virtualenv(self) -> None:
         """Change nothing for a virtual environment: the interpreter already is the wanted one."""
@@ -254,8 +273,7 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]
 
     def page_file(self, name: str) -> None:
         """Hand a file's text to the client: %less, %more."""
-        with open(os.path.expanduser(name.strip()), encoding="utf-8", errors="replace") as file:
-            self.add_page(file.read())
+        self.add_page(Path(name.strip()).expanduser().read_text(encoding="utf-8", errors="replace"))
 
     def set_next_input(self, text: str, replace: bool = False) -> None:  # noqa: FBT001, FBT002 - IPython's
         """Propose the text of the next cell."""
@@ -299,7 +317,7 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]
         """Say why nothing can be installed, and what can be done."""
         folders = os.environ.get("PIP_FIND_LINKS")
         found = f"only packages in {folders} can be installed" if folders else "nothing can be installed"
-        print(f"This sandbox has no network: {found}. Use what is there already.", file=sys.stderr)
+        sys.stderr.write(f"This sandbox has no network: {found}. Use what is there already.\n")
 
     # -- where IPython keeps things
 
@@ -309,7 +327,7 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]
         if self._lazy_db is None:
             from IPython.external.pickleshare import PickleShareDB
 
-            self._lazy_db = PickleShareDB(os.path.join(self.profile_dir.location, "db"))
+            self._lazy_db = PickleShareDB(f"{self.profile_dir.location}/db")
         return self._lazy_db
 
     @db.setter
@@ -317,11 +335,8 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]
         """Take no notice of IPython 8, which makes its own at the start."""
 
     def move_in(self) -> None:
-        """Take the folders and variables of this process, which are not the zygote's."""
-        self.home_dir = os.path.expanduser("~")
-        self.ipython_dir = os.environ.get("IPYTHONDIR") or os.path.join(self.home_dir, ".ipython")
-        self.profile_dir = NoProfile(location=os.path.join(self.ipython_dir, "profile_default"))
-        self.starting_dir = os.getcwd()
+        """Begin in the folder of this process, which is not the zygote's."""
+        self.starting_dir = os.getcwd()  # noqa: PTH109 - a string, as IPython wants it
         self.user_ns["_dh"][:] = [self.starting_dir]
 
 
@@ -336,7 +351,17 @@ def make_shell(front: Front) -> ZMQInteractiveShell:
     config.IPKernelApp.tqdm = "present"  # where tqdm looks whether it is in a notebook
     shell = ZMQInteractiveShell.instance(front=front, config=config)
     shell.extension_manager.load_extension("storemagic")
-    return shell  # type: ignore[no-any-return]
+    return shell
+
+
+def home_folder() -> str:
+    """Return HOME, or where a user without one has it."""
+    return os.environ.get("HOME") or str(Path.home())
+
+
+def ipython_folder() -> str:
+    """Return where IPython keeps things."""
+    return os.environ.get("IPYTHONDIR") or f"{home_folder()}/.ipython"
 
 
 def run_at_once(work: Coroutine[Any, Any, Any]) -> Any:
@@ -358,14 +383,14 @@ def text_of(error: BaseException) -> str:
 
 
 def flush_streams() -> None:
-    """Flush what the cell has put in the place of sys.stdout and sys.stderr; our own keep the order anyway."""
+    """Flush what the cell has put in place of sys.stdout and sys.stderr; ours keep the order anyway."""
     for name in ("stdout", "stderr"):
         try:
             stream = getattr(sys, name)
             if not isinstance(stream, OutStream):
                 stream.flush()
-        except Exception:  # noqa: PERF203 - a broken one must not matter
-            continue
+        except Exception:
+            continue  # a broken one must not matter
 
 
 def end_process(process: subprocess.Popen[bytes]) -> None:

@@ -1,4 +1,7 @@
-"""What the zygote prepares once, so that no kernel has to: the shell, and all that a first cell would load."""
+"""What the zygote prepares once, so that no kernel has to: the shell, and what a first cell would load."""
+
+# IPython's classes are typed in part, and its traits not at all
+# mypy: disable-error-code="no-untyped-call, union-attr, override, attr-defined, arg-type"
 
 from __future__ import annotations
 
