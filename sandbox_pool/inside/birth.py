@@ -30,6 +30,10 @@ def be_kernel(
         else:
             confine(settings, tier, start, guardian)
         arrange_descriptors(ends, interrupt)
+        if settings["tier"] != "namespace":
+            isolation.limit(
+                settings["rlimits"]
+            )  # last: Landlock's rules are more descriptors than a kernel may have
     except BaseException as error:
         is_known = isinstance(error, (SetupFailed, Unsupported))
         text = str(error) if is_known else f"the kernel cannot be set up: {type(error).__name__}: {error}"
@@ -74,7 +78,6 @@ def confine(settings: dict[str, Any], tier: Tier, start: dict[str, Any], guardia
     os.chdir(f"{start['work']}/work")
     if syscalls.IS_LINUX:
         isolation.write(isolation.OOM_SCORE, "/proc/self/oom_score_adj")
-    isolation.limit(settings["rlimits"])
     if start.get("uid") is not None:
         isolation.drop_to(start["uid"])
     if start.get("workspace") is not None:

@@ -39,6 +39,20 @@ class Ends(NamedTuple):
     cgroups: list[int]
 
 
+class Kernel(NamedTuple):
+    """The kernel as init has it: its pid, a pipe to it, and the pipe by which a child's death wakes init."""
+
+    pid: int
+    interrupt: int
+    wakeup: int
+    wakeup_write: int
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What init keeps open for it."""
+        return self[1:]
+
+
 def main(settings: dict[str, Any], tier: Tier, ends: Ends, unwanted: list[int]) -> None:
     """Be the first process of a sandbox, or its kernel; never returns.
 
@@ -86,10 +100,10 @@ def guard_namespace(
     assert tier.filter is not None
     tier.filter.install()
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # the kernel has our uid, and may not look into us
-    kernel, interrupt, wakeup = fork_kernel(settings, tier, ends, start)
-    syscalls.close_all_but([2, ends.control, interrupt, wakeup, work])
-    tell_kernel(control, kernel, work)
-    status = watch(ends.control, kernel, interrupt, wakeup, None)
+    kernel = fork_kernel(settings, tier, ends, start)
+    syscalls.close_all_but([2, ends.control, *kernel.descriptors, work])
+    tell_kernel(control, kernel.pid, work)
+    status = watch(ends.control, kernel, None)
     if status is not None:
         say_exit(control, status)
     os._exit(0)
@@ -103,22 +117,20 @@ def guard_host(
     zygote_alive, only_zygotes = tier.lifeline
     os.close(only_zygotes)
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-    kernel, interrupt, wakeup = fork_kernel(settings, tier, ends, start)
-    syscalls.close_all_but([2, ends.control, interrupt, wakeup, zygote_alive])
-    tell_kernel(control, kernel, None)
-    status = watch(ends.control, kernel, interrupt, wakeup, zygote_alive)
+    kernel = fork_kernel(settings, tier, ends, start)
+    syscalls.close_all_but([2, ends.control, *kernel.descriptors, zygote_alive])
+    tell_kernel(control, kernel.pid, None)
+    status = watch(ends.control, kernel, zygote_alive)
     killing.kill_all(
-        None if status is not None else kernel, start.get("uid"), start.get("killer_uid"), _KILL_S
+        None if status is not None else kernel.pid, start.get("uid"), start.get("killer_uid"), _KILL_S
     )
     if status is not None:
         say_exit(control, status)
     os._exit(0)
 
 
-def fork_kernel(
-    settings: dict[str, Any], tier: Tier, ends: Ends, start: dict[str, Any]
-) -> tuple[int, int, int]:
-    """Fork the kernel; return its pid, the write end of its interrupt pipe, and what wakes us on a death."""
+def fork_kernel(settings: dict[str, Any], tier: Tier, ends: Ends, start: dict[str, Any]) -> Kernel:
+    """Fork the kernel, and see to it that its death wakes us."""
     interrupt_read, interrupt_write = os.pipe()
     os.set_blocking(interrupt_read, False)
     os.set_blocking(interrupt_write, False)
@@ -131,11 +143,7 @@ def fork_kernel(
     if pid == 0:
         birth.be_kernel(settings, tier, ends, start, interrupt_read, guardian)
         os._exit(EXIT_SETUP)
-    _kept.append(wakeup_write)
-    return pid, interrupt_write, wakeup_read
-
-
-_kept: list[int] = []
+    return Kernel(pid, interrupt_write, wakeup_read, wakeup_write)
 
 
 def _wake(*_: object) -> None:
@@ -151,26 +159,26 @@ def tell_kernel(control: socket.socket, kernel: int, work: int | None) -> None:
         os.close(descriptor)
 
 
-def watch(control: int, kernel: int, interrupt: int, wakeup: int, zygote: int | None) -> int | None:
+def watch(control: int, kernel: Kernel, zygote: int | None) -> int | None:
     """Wait for the kernel's end and return its status; None when the manager or the zygote ended first."""
     poll = select.poll()
-    for descriptor in (control, wakeup, *(() if zygote is None else (zygote,))):
+    for descriptor in (control, kernel.wakeup, *(() if zygote is None else (zygote,))):
         poll.register(descriptor, select.POLLIN)
     while True:
         for descriptor, _ in poll.poll():
-            if descriptor == wakeup:
-                os.read(wakeup, 4096)
-            elif descriptor == zygote or not obey(control, kernel, interrupt):
+            if descriptor == kernel.wakeup:
+                os.read(kernel.wakeup, 4096)
+            elif descriptor == zygote or not obey(control, kernel):
                 return None
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 break
-            if pid == kernel:
+            if pid == kernel.pid:
                 return status
 
 
-def obey(control: int, kernel: int, interrupt: int) -> bool:
+def obey(control: int, kernel: Kernel) -> bool:
     """Do what the manager says; False when it says no more."""
     try:
         words = os.read(control, 4096)
@@ -178,8 +186,8 @@ def obey(control: int, kernel: int, interrupt: int) -> bool:
         return False
     if b"i" in words:
         with suppress(OSError):
-            os.write(interrupt, b"i")  # by which the kernel knows that it was us
-        killing.send_signal(-kernel, signal.SIGINT)
+            os.write(kernel.interrupt, b"i")  # by which the kernel knows that it was us
+        killing.send_signal(-kernel.pid, signal.SIGINT)
     return bool(words)
 
 

@@ -7,7 +7,7 @@ Prints one JSON object. Each trial is `{"ok": true}` or `{"ok": false, "error": 
   `network`, `ipc`, `uts`, `cgroup`, `seccomp`.
 - `drop_uid`: whether root may become another uid; `ok` when not root.
 - `landlock_abi`: 0 where there is none. `sysctls`: those that forbid user namespaces, as far as they exist.
-- `python`, `executable`, `modules` (which of IPython, ipykernel, zmq, numpy, pandas and matplotlib there are),
+- `python`, `executable`, `modules` (which of IPython, ipykernel, zmq, numpy, pandas, matplotlib there are),
   `platform`, `kernel_release`, `machine`, `uid`.
 """
 
@@ -96,8 +96,8 @@ def remedy_for_users(sysctls: dict[str, int]) -> str:
         return "user namespaces are switched off: `sysctl kernel.unprivileged_userns_clone=1`"
     if sysctls.get("kernel.apparmor_restrict_unprivileged_userns") == 1:
         return (
-            "AppArmor restricts user namespaces: `sysctl kernel.apparmor_restrict_unprivileged_userns=0`, or an "
-            "AppArmor profile with `userns,` for this interpreter"
+            "AppArmor restricts user namespaces: `sysctl kernel.apparmor_restrict_unprivileged_userns=0`, or "
+            "an AppArmor profile with `userns,` for this interpreter"
         )
     if sysctls.get("user.max_user_namespaces") == 0:
         return "user namespaces are switched off: raise the sysctl user.max_user_namespaces"

@@ -170,7 +170,7 @@ class Box:
             self.work = descriptors.pop()
         self.kernel_pidfd = descriptors.pop() if descriptors else None
         kind, _ = self.frame()
-        assert kind == b"r", (kind, self.raw())
+        assert kind == b"r", (kind, self.raw(), self.control.hear())
 
     def frame(self) -> tuple[bytes, bytes]:
         """Return kind and payload of the next frame; an empty kind at the end."""
