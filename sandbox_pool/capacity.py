@@ -48,7 +48,7 @@ class Resources:
 class Bound:
     """How many sandboxes fit, and why not more."""
 
-    n: int
+    n_sandboxes: int
     reason: str
     """What there is of the resource that ends first, and what would help."""
 
@@ -59,8 +59,8 @@ def bound_of_sandboxes(resources: Resources, needs: Needs) -> Bound:
     bounds = [
         Bound(
             (resources.free_memory_bytes - RESERVED.memory_bytes) // needs.memory_bytes,
-            f"{free_mib} MiB of memory are free, {RESERVED.memory_bytes // MIB} are kept for the pool itself "
-            f"and a sandbox takes {needs.memory_bytes // MIB}: free some, or raise the limit of the container",
+            f"{free_mib} MiB of memory are free, {RESERVED.memory_bytes // MIB} are kept for the pool "
+            f"itself and a sandbox takes {needs.memory_bytes // MIB}: free some, or raise the container's limit",
         ),
         Bound(
             (resources.max_descriptors - RESERVED.descriptors) // needs.descriptors,
@@ -73,8 +73,8 @@ def bound_of_sandboxes(resources: Resources, needs: Needs) -> Bound:
             "(ulimit -u, kernel.pid_max)",
         ),
     ]
-    tightest = min(bounds, key=lambda bound: bound.n)
-    return Bound(max(0, tightest.n), tightest.reason)
+    tightest = min(bounds, key=lambda bound: bound.n_sandboxes)
+    return Bound(max(0, tightest.n_sandboxes), tightest.reason)
 
 
 def read_resources() -> Resources:

@@ -24,7 +24,7 @@ MAX_SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
 
 UIDS_PER_POOL = 65_536
 _MIN_SCRATCH_BYTES = 16 * MIB
-_OUR_NAMES = re.compile(r"(?:zygote-)?\d+(?:\.log)?")
+_OUR_NAMES = re.compile(r"(?:\d+|zygote-\w+)(?:\.log)?")
 """What a pool has in its scratch folder: nothing else in `kf-*` is ever removed."""
 _SOCKET_NAME_BYTES = len("/123456/s/k-4")
 

@@ -24,9 +24,9 @@ def test_bound_holds(free: int, descriptors: int, tasks: int, kernel: str) -> No
             "processes": RESERVED.tasks + n * needs.tasks <= tasks * 9 // 10,
         }
 
-    assert bound.n >= 0
-    assert bound.n == 0 or all(fits(bound.n).values())
-    assert any(not ok and name in bound.reason for name, ok in fits(bound.n + 1).items())
+    assert bound.n_sandboxes >= 0
+    assert bound.n_sandboxes == 0 or all(fits(bound.n_sandboxes).values())
+    assert any(not ok and name in bound.reason for name, ok in fits(bound.n_sandboxes + 1).items())
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_bound_holds(free: int, descriptors: int, tasks: int, kernel: str) -> No
 def test_bound_on_small_machines(resources: Resources, n: int, says: str) -> None:
     """A descriptor limit of 256 leaves a few sandboxes, 64 MB of free memory none; the reason says so."""
     bound = bound_of_sandboxes(resources, NEEDS["lean"])
-    assert (bound.n, says in bound.reason) == (n, True)
+    assert (bound.n_sandboxes, says in bound.reason) == (n, True)
 
 
 def test_resources_of_this_machine() -> None:

@@ -157,10 +157,11 @@ def test_full_disk_is_no_scratch(tmp_path: Path, options: str, says: str) -> Non
 
 
 def test_logs_of_zygotes_are_ours(tmp_path: Path) -> None:
-    """What a killed pool of zygotes left is removed as well."""
+    """What a killed pool of zygotes left is removed: logs, folders of zygotes and of sandboxes."""
     abandoned, lock = make_scratch(tmp_path, for_other_uids=False)
     (abandoned / "zygote-0.log").touch()
-    (abandoned / "17").mkdir()
+    for name in ("17", "zygote-x_y8"):
+        (abandoned / name).mkdir()
     os.close(lock)
     fresh, lock = make_scratch(tmp_path, for_other_uids=False)
     assert list(tmp_path.iterdir()) == [fresh]
