@@ -294,8 +294,8 @@ class PoolState:
             n_room = min(self.max_sandboxes - self.n_live, self.max_starting - self._n_starting)
             if n_room <= 0:
                 return
-            n_coming = len(shelf.idle) + len(shelf.starting) - self._callers.n_of(kind)
-            n_missing = self.target(kind, now) - n_coming if now >= shelf.warm_from else 0
+            n_spare = len(shelf.idle) + max(0, len(shelf.starting) - self._callers.n_of(kind))
+            n_missing = self.target(kind, now) - n_spare if now >= shelf.warm_from else 0
             for _ in range(min(n_missing, n_room)):
                 yield self._start(kind, now)
 

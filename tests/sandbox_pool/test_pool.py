@@ -315,6 +315,10 @@ async def test_unfit_idle_sandboxes_are_replaced() -> None:
     async with pool_of(starter, min_idle=3, max_sandboxes=8) as pool:
         await settle()
         starter.made[0].die()
+        await settle()
+        assert (pool.statistics().n_idle, pool.statistics().n_closed) == (3, 1), (
+            "replaced before anybody asks"
+        )
         starter.made[1].is_alive = False  # nobody was told
         starter.made[2].is_alive = False
         async with pool.acquire() as sandbox:
