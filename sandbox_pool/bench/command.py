@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -43,7 +44,7 @@ class Plan:
     n_cells: int = 200
     """Cells of each contender in each repetition."""
 
-    n_warm: int = 200
+    n_warm: int = 100
     levels: tuple[int, ...] = (16, 64)
     burst: int = 256
     n_endured: int = 0
@@ -80,15 +81,14 @@ def present(options: argparse.Namespace, peers: Sequence[Contender]) -> int:
     """Measure ours, cold kernels and the given peers, then print and write what the options ask for.
 
     Returns:
-        The exit code: 0 whatever was missed, 1 when a kernel could not be had or gave wrong answers.
+        The exit code: 0 whatever was missed, 1 when a kernel could not be had or gave wrong answers, 130 when
+        stopped by SIGINT.
     """
-    found: Findings | None = None
-    with tempfile.TemporaryDirectory(prefix="kernelfleet-bench-") as folder:
-        contenders = (ColdKernels(Path(folder)), *peers)
-        try:
-            found = uvloop.run(measure_all(pool_config(options), contenders, PLANS[options.plan]))
-        except* SandboxError as errors:
-            sys.stderr.write(f"error: {_first(errors)}\n")
+    try:
+        found = _measured(pool_config(options), peers, PLANS[options.plan])
+    except KeyboardInterrupt:  # all is ended by now
+        sys.stderr.write("stopped by SIGINT\n")
+        return 128 + signal.SIGINT
     if found is None:
         return 1
     as_json = orjson.dumps(found.as_data(), option=orjson.OPT_INDENT_2)
@@ -99,6 +99,17 @@ def present(options: argparse.Namespace, peers: Sequence[Contender]) -> int:
         options.json.write_bytes(as_json)
     sys.stdout.write(found.text() + "\n")
     return 0
+
+
+def _measured(config: PoolConfig, peers: Sequence[Contender], plan: Plan) -> Findings | None:
+    """Return the findings, or None after telling why there are none."""
+    with tempfile.TemporaryDirectory(prefix="kernelfleet-bench-") as folder:
+        cold, hasty = ColdKernels(Path(folder)), ColdKernels(Path(folder), waits=False)
+        try:
+            return uvloop.run(measure_all(config, (cold, *peers), (hasty,), plan))
+        except* SandboxError as errors:
+            sys.stderr.write(f"error: {_first(errors)}\n")
+    return None
 
 
 def pool_config(options: argparse.Namespace) -> PoolConfig:
@@ -125,12 +136,14 @@ class Findings:
     record: Record
     ours: str
     peers: tuple[str, ...]
+    only_started: tuple[str, ...]
 
     def text(self) -> str:
         """Return it to read."""
         lines = table.lines(self.record, self.ours, self.peers)
         heading = [f"{key}: {value}" for key, value in self.about.items() if not isinstance(value, dict)]
         words = table.counts(self.record, self.ours, self.peers)
+        words += table.started_only(self.record, self.ours, self.only_started)
         return "\n".join([*heading, "", table.render(lines, self.ours, self.peers), "", *words])
 
     def as_data(self) -> dict[str, Any]:
@@ -146,10 +159,12 @@ class Findings:
         }
 
 
-async def measure_all(config: PoolConfig, peers: Sequence[Contender], plan: Plan) -> Findings:
+async def measure_all(
+    config: PoolConfig, peers: Sequence[Contender], only_started: Sequence[Contender], plan: Plan
+) -> Findings:
     """Measure the pool beside its peers; takes turns, so that a busy machine is busy for all.
 
-    Nothing is left when it returns, raises or is cancelled.
+    Of `only_started` nothing but starts is measured. Nothing is left when it returns, raises or is cancelled.
 
     Raises:
         SandboxError: the pool cannot open, or a kernel that had started did not answer as it should.
@@ -159,11 +174,11 @@ async def measure_all(config: PoolConfig, peers: Sequence[Contender], plan: Plan
     about: dict[str, Any] = {}
     before = {stat.process for stat in usage.tree()}
     async with AsyncExitStack() as stack:
-        for contender in (ours, *peers):
+        for contender in (ours, *peers, *only_started):
             say(f"opening {contender.name}")
             await stack.enter_async_context(contender.open())
         about = about_this(config, ours.pool.capabilities())
-        await one_at_a_time(ours, peers, plan, record)
+        await one_at_a_time(ours, peers, only_started, plan, record)
     await warm(config, plan, record)
     for contender in (ours, *peers, ours):
         say(f"{' and '.join(map(str, plan.levels))} at once: {contender.name}")
@@ -180,15 +195,18 @@ async def measure_all(config: PoolConfig, peers: Sequence[Contender], plan: Plan
     record.count_left(ours.name, len({stat.process for stat in usage.tree()} - before))
     about["load average before, after"] = f"{load[0]:.1f}, {os.getloadavg()[0]:.1f}"
     about["took"] = f"{time.perf_counter() - began_at:.0f} s"
-    return Findings(about, record, ours.name, tuple(peer.name for peer in peers))
+    names = tuple(peer.name for peer in peers)
+    return Findings(about, record, ours.name, names, tuple(other.name for other in only_started))
 
 
-async def one_at_a_time(ours: Ours, peers: Sequence[Contender], plan: Plan, record: Record) -> None:
+async def one_at_a_time(
+    ours: Ours, peers: Sequence[Contender], only_started: Sequence[Contender], plan: Plan, record: Record
+) -> None:
     """Start kernels and run cells, one contender after the other, again and again."""
     for number in range(plan.repetitions):
         say(f"starts and cells: repetition {number + 1} of {plan.repetitions}")
         await measure.starts(ours, record, plan.n_starts)
-        for peer in peers:
+        for peer in (*peers, *only_started):
             await measure.starts(peer, record, plan.n_peer_starts)
         await measure.cells((ours, *peers), record, plan.n_cells)
 

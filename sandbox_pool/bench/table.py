@@ -166,6 +166,17 @@ def counts(record: Record, ours: str, peers: Sequence[str]) -> list[str]:
     return found
 
 
+def started_only(record: Record, ours: str, others: Sequence[str]) -> list[str]:
+    """Return a line for each of those that were only started, to compare with."""
+    found = []
+    for name in others:
+        median_s, times = record.value(name, "start_s", 50), record.ratio(name, ours, "start_s", 50)
+        if median_s is not None:
+            n = record.n(name, "start_s")
+            found.append(f"{name}: started in {_number(1e3 * median_s)} ms p50, n {n}{_in_brackets(times)}")
+    return found
+
+
 def _cells(line: Line) -> list[str]:
     verdict = ("MISSED: " + "; ".join(line.missed)) if line.missed else "ok" if line.is_judged else ""
     return [

@@ -6,6 +6,10 @@ The same as `python -m sandbox_pool bench`, with one peer more and about two min
 is installed once, with the versions of `kernel_gateway.txt`, into a virtual environment of its own in the
 user's cache folder (--gateway-venv names another place). Its kernels run under the same interpreter as
 all others, with the same imports; it is spoken to as its users do, by HTTP and a websocket to each kernel.
+Of a cell's time there some 40 ms are no work: the server leaves Nagle's algorithm on for its websockets, so
+that a cell's second message waits for the acknowledgement of its first, which this system delays. With
+acknowledgements sent at once (TCP_QUICKACK, which no client of it sets) a trivial cell took 4.3 to 7 ms
+instead of 48.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sandbox_pool.bench.record import Record
-from sandbox_pool.bench.table import Line, as_data, counts, figures, lines, render
+from sandbox_pool.bench.table import Line, as_data, counts, figures, lines, render, started_only
 
 
 def record_of(ours: dict[str, list[float]], cold: dict[str, list[float]]) -> Record:
@@ -116,6 +116,12 @@ def test_failures_and_leftovers_are_told_and_judged() -> None:
     left = Record()
     left.count_left("ours", 1)
     assert counts(left, "ours", [])[0].endswith("MISSED")
+
+
+def test_those_only_started_have_a_line_of_their_own() -> None:
+    """With their median, how many there were, and the ratio; none for what was not started."""
+    record = record_of({"start_s": [0.02]}, {"start_s": [0.8, 0.8]})
+    assert started_only(record, "ours", ["cold", "nobody"]) == ["cold: started in 800 ms p50, n 2 (40.0 x)"]
 
 
 def test_the_data_hold_what_the_table_shows() -> None:
