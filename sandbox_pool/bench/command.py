@@ -180,17 +180,7 @@ async def measure_all(
         about = about_this(config, ours.pool.capabilities())
         await one_at_a_time(ours, peers, only_started, plan, record)
     await warm(config, plan, record)
-    for contender in (ours, *peers, ours):
-        say(f"{' and '.join(map(str, plan.levels))} at once: {contender.name}")
-        async with contender.open():
-            await measure.hold(contender, record, plan.levels)
-    say(f"{plan.burst} at once: {ours.name}")
-    async with ours.open():
-        await measure.hold(ours, record, [plan.burst])
-    if plan.n_endured:
-        say(f"{plan.n_endured} starts: {ours.name}")
-        async with ours.open():
-            await measure.endure(ours, record, plan.n_endured)
+    await in_crowds(ours, peers, plan, record)
     record.add(ours.name, "open_s", ours.open_s)
     record.count_left(ours.name, len({stat.process for stat in usage.tree()} - before))
     about["load average before, after"] = f"{load[0]:.1f}, {os.getloadavg()[0]:.1f}"
@@ -219,6 +209,21 @@ async def warm(config: PoolConfig, plan: Plan, record: Record) -> None:
         ours = Ours(ready, spec)
         async with ours.open():
             await measure.warm_hits(ours, record, plan.n_warm, name)
+
+
+async def in_crowds(ours: Ours, peers: Sequence[Contender], plan: Plan, record: Record) -> None:
+    """Hold many kernels at once, of one contender at a time: they would share memory with each other's."""
+    for contender in (ours, *peers, ours):
+        say(f"{' and '.join(map(str, plan.levels))} at once: {contender.name}")
+        async with contender.open():
+            await measure.hold(contender, record, plan.levels)
+    say(f"{plan.burst} at once: {ours.name}")
+    async with ours.open():
+        await measure.hold(ours, record, [plan.burst])
+    if plan.n_endured:
+        say(f"{plan.n_endured} starts: {ours.name}")
+        async with ours.open():
+            await measure.endure(ours, record, plan.n_endured)
 
 
 def _first(error: BaseException) -> BaseException:
