@@ -60,7 +60,7 @@ def bound_of_sandboxes(resources: Resources, needs: Needs) -> Bound:
         Bound(
             (resources.free_memory_bytes - RESERVED.memory_bytes) // needs.memory_bytes,
             f"{free_mib} MiB of memory are free, {RESERVED.memory_bytes // MIB} are kept for the pool "
-            f"itself and a sandbox takes {needs.memory_bytes // MIB}: free some, or raise the container's limit",
+            f"itself and a sandbox takes {needs.memory_bytes // MIB}: free some, or raise the limit",
         ),
         Bound(
             (resources.max_descriptors - RESERVED.descriptors) // needs.descriptors,
