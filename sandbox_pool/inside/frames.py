@@ -17,7 +17,7 @@ import select
 import socket
 import termios
 import threading
-import time
+from time import monotonic, sleep
 
 MAX_PIECE_CHARS = 10_000
 """Of text in one frame: at most 60 kB of UTF-8, the limit being 64 KiB."""
@@ -63,9 +63,9 @@ class Pipes:
         """Wait until what was written before has been read, so that it stays before what we send now."""
         pause_s = 0.00005
         while self.patience_s > 0 and not self.is_empty():
-            began_at = time.monotonic()
-            time.sleep(pause_s)
-            self.patience_s -= time.monotonic() - began_at
+            began_at = monotonic()
+            sleep(pause_s)
+            self.patience_s -= monotonic() - began_at
             pause_s = min(2 * pause_s, 0.002)
 
 

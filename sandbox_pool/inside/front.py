@@ -87,13 +87,16 @@ class OutStream(io.TextIOBase):
         self.name = name
         self._descriptor = descriptor
         self.front = front
+        self._held = ""
 
     def write(self, text: str, /) -> int:
         """Take text; a child process writes to the descriptor, as it shares no channel."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text)}")
         if self.front.is_child:
-            write_all(self._descriptor, text)
+            self._held += text
+            if "\n" in text:
+                self.flush()
         elif text:
             self.front.write(self.name, text)
         return len(text)
@@ -105,7 +108,10 @@ class OutStream(io.TextIOBase):
 
     def flush(self) -> None:
         """Send what was held back."""
-        if not self.front.is_child:
+        if self.front.is_child:
+            held, self._held = self._held, ""
+            write_all(self._descriptor, held)
+        else:
             self.front.flush()
 
     def fileno(self) -> int:
@@ -137,7 +143,7 @@ def write_all(descriptor: int, text: str) -> None:
 
 def to_json(content: dict[str, Any]) -> bytes:
     r"""Return a message's content as JSON; lone surrogates become \\u escapes, NaN stays NaN."""
-    return _ENCODER.encode(content).encode("utf-8", "backslashreplace")
+    return _encode(content).encode("utf-8", "backslashreplace")
 
 
 def _other(value: Any) -> Any:
@@ -161,4 +167,4 @@ def _other(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not JSON: convert it to text before it is displayed")
 
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, default=_other, separators=(",", ":"))
+_encode = json.JSONEncoder(ensure_ascii=False, default=_other, separators=(",", ":")).encode

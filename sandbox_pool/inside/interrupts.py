@@ -10,10 +10,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import FrameType
 from typing import Any
+
+_BOTH = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
@@ -23,6 +26,7 @@ class Interrupts:
         self._pipe = pipe
         self._is_armed = False
         self._is_forced = False
+        self._masks: dict[int, Iterable[int]] = {}
         os.set_blocking(pipe, False)
 
     def install(self) -> None:
@@ -58,6 +62,14 @@ class Interrupts:
 
         return guarded
 
+    def before_fork(self) -> None:
+        """Hold signals back until the child has its own handlers: one that ends it must not be lost."""
+        self._masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _BOTH)
+
+    def after_fork(self) -> None:
+        """Let signals through again, in either process."""
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.pop(threading.get_ident(), ()))
+
     def become_child(self) -> None:
         """Behave like any program: for processes that the code forks, which init cannot tell apart."""
         for number, own, usual in (
@@ -66,6 +78,7 @@ class Interrupts:
         ):
             if signal.getsignal(number) == own:
                 signal.signal(number, usual)
+        self.after_fork()
 
     def _on_interrupt(self, number: int, stack: FrameType | None) -> None:
         if self._has_token() and self._is_armed:

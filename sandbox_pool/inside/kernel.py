@@ -35,13 +35,13 @@ def prepare(kind: str) -> None:
     descriptor, and in the shell nothing of the cells that it runs. Raises ImportError without IPython.
     """
     global _template
-    from sandbox_pool.inside import template
-
     if kind == "ipykernel":
         from sandbox_pool.inside import ipykernel_app
 
         ipykernel_app.prepare()
         return
+    from sandbox_pool.inside import service, template  # noqa: F401 - no kernel could import it later
+
     _template = template.make_template()
     if importlib.util.find_spec("zmq"):  # else there can be no Jupyter client either
         importlib.import_module("sandbox_pool.inside.jupyter")
@@ -68,7 +68,11 @@ def run(
     interrupts.install()
     front = make_front(start, channel, [stdout, stderr], interrupts, listeners)
     os.register_at_fork(after_in_child=front.become_child)
-    os.register_at_fork(after_in_child=interrupts.become_child)
+    os.register_at_fork(
+        before=interrupts.before_fork,
+        after_in_parent=interrupts.after_fork,
+        after_in_child=interrupts.become_child,
+    )
     settle(_template, front, start.get("seed"))
     service = Service(_template, front, interrupts)
     try:

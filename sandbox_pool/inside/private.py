@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import socket
-import time
+from time import monotonic
 from typing import Any
 
 from sandbox_pool.inside.frames import ChannelClosed, Pipes, Reader, Writer, frame
@@ -47,7 +47,7 @@ class PrivateFront(Front):
         """Work on a request: outputs name it from now on. Its first output takes `busy` along."""
         self.request = request
         self._pipes.patience_s = 2.0
-        self._sent_at = time.monotonic()
+        self._sent_at = monotonic()
         self._writer.add_frames(self._message(b"i", "status", {"execution_state": "busy"}))
 
     def publish(self, kind: str, content: dict[str, Any], *, is_urgent: bool = True) -> None:
@@ -65,7 +65,7 @@ class PrivateFront(Front):
         if (
             "\n" in text
             or self._n_held_chars > _MAX_HELD_CHARS
-            or time.monotonic() - self._sent_at > _MAX_HELD_S
+            or monotonic() - self._sent_at > _MAX_HELD_S
         ):
             self.flush()
 
@@ -73,18 +73,15 @@ class PrivateFront(Front):
         """Send what was held back."""
         self._n_held_chars = 0
         self._writer.send()
-        self._sent_at = time.monotonic()
+        self._sent_at = monotonic()
 
     def conclude(self, kind: str, content: dict[str, Any]) -> None:
         """Send reply and idle, whatever a late signal handler raises meanwhile."""
-        frames: bytes | None = None
+        frames = b""
         is_queued = False
-        for _ in range(_MAX_TRIES):
+        for n_tried in range(_MAX_TRIES):
             try:
-                if frames is None:
-                    frames = self._message(b"s", kind, content) + self._message(
-                        b"i", "status", {"execution_state": "idle"}
-                    )
+                frames = frames or self._last_words(kind, content)
                 if not is_queued:
                     self._writer.items += [(b"", frames)]  # no call, so that no signal comes in between
                     is_queued = True
@@ -92,8 +89,13 @@ class PrivateFront(Front):
                 return
             except ChannelClosed:
                 raise
-            except BaseException:
-                continue
+            except BaseException as error:
+                if not frames and n_tried > 10:
+                    frames = self._last_words(kind, {"status": "error", "ename": type(error).__name__})
+
+    def _last_words(self, kind: str, content: dict[str, Any]) -> bytes:
+        idle = self._message(b"i", "status", {"execution_state": "idle"})
+        return self._message(b"s", kind, content) + idle if kind else idle
 
     def receive(self) -> Request | None:
         """Return the next request, or None when the manager has hung up."""

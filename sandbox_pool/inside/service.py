@@ -19,7 +19,7 @@ from IPython.core import release
 from IPython.core.completer import provisionalcompleter, rectify_completions
 from IPython.utils.tokenutil import token_at_cursor
 
-from sandbox_pool.inside.frames import ChannelClosed
+from sandbox_pool.inside.frames import ChannelClosed, encode_text
 from sandbox_pool.inside.front import Front, Request
 from sandbox_pool.inside.interrupts import Interrupts
 from sandbox_pool.inside.shell import ZMQInteractiveShell, flush_streams, text_of
@@ -78,7 +78,7 @@ class Service:
         except BaseException as error:
             content.update(ename=type(error).__name__, evalue=text_of(error))
         if self._front.is_child:
-            flush_streams()
+            flush_streams(with_ours=True)
             os._exit(0 if content["status"] == "ok" else 1)
         if answer is not None and request.type.endswith("_request"):
             self._front.conclude(request.type[: -len("request")] + "reply", content)
@@ -90,7 +90,7 @@ class Service:
     def _execute(self, content: Content) -> Content:
         shell = self._shell
         silent = bool(content.get("silent", False))
-        code = str(content["code"])
+        code = encode_text(content["code"]).decode()  # a lone surrogate becomes the escape that means it
         shell.cell_loop.prepare(code)
         if self._front.wants_input and not silent:
             self._front.publish("execute_input", {"code": code, "execution_count": shell.execution_count})

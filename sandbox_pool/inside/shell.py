@@ -382,12 +382,12 @@ def text_of(error: BaseException) -> str:
         return f"<{type(error).__name__} whose text cannot be made>"
 
 
-def flush_streams() -> None:
+def flush_streams(*, with_ours: bool = False) -> None:
     """Flush what the cell has put in place of sys.stdout and sys.stderr; ours keep the order anyway."""
     for name in ("stdout", "stderr"):
         try:
             stream = getattr(sys, name)
-            if not isinstance(stream, OutStream):
+            if with_ours or not isinstance(stream, OutStream):
                 stream.flush()
         except Exception:
             continue  # a broken one must not matter

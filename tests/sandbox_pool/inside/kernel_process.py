@@ -12,6 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ INSIDE = Path(__file__).parents[3] / "sandbox_pool/inside"
 _SERVER = """
 import gc, json, os, signal, socket, sys, types
 settings = json.loads(sys.argv[1])
-sys.path[:] = [entry for entry in sys.path if entry not in ("", settings["inside"])]
+sys.path[:] = [entry for entry in sys.path if entry not in ("", settings["inside"], settings["project"])]
 for name, path in (("sandbox_pool", []), ("sandbox_pool.inside", [settings["inside"]])):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = path
@@ -35,6 +36,7 @@ def answer(**words):
     control.sendall(json.dumps(words).encode() + b"\\n")
 def be_kernel(start, fds):
     channel, stdout, stderr, interrupt, log, *listeners = fds
+    os.set_inheritable(log, False)
     control.close()
     os.setsid()
     os.environ.update(start["environment"])
@@ -116,7 +118,7 @@ class KernelServer:
 
     def __init__(self, preload: Sequence[str] = (), kind: str = "lean", python: str = sys.executable) -> None:
         self._control, theirs = socket.socketpair()
-        settings = {"inside": str(INSIDE), "preload": preload, "kind": kind, "control": theirs.fileno()}
+        settings = {"inside": str(INSIDE), "project": str(INSIDE.parents[1]), "preload": preload, "kind": kind, "control": theirs.fileno()}
         self.process = subprocess.Popen(
             [python, "-s", "-P", "-c", _SERVER, json.dumps(settings)],
             pass_fds=[theirs.fileno()], cwd="/", stdin=subprocess.DEVNULL,
@@ -244,6 +246,13 @@ class Kernel:
             os.write(self._interrupt, b"i")
         os.killpg(self.pid, signal.SIGINT)
 
+    def wait_for_end(self, within_s: float = 10) -> None:
+        """Wait until the kernel hangs up."""
+        deadline = time.monotonic() + within_s
+        while not self.is_over:
+            assert time.monotonic() < deadline
+            self._read(0.1)
+
     def close(self) -> int:
         """Hang up and return the exit status."""
         self.channel.close()
@@ -253,7 +262,8 @@ class Kernel:
 
     def kill(self) -> None:
         """End it and whatever is in its group."""
-        os.killpg(self.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         self.close()
 
     def _read(self, timeout_s: float) -> None:
