@@ -25,9 +25,9 @@ from sandbox_pool import (
     UnknownProfile,
     UnsupportedHost,
 )
+from sandbox_pool.capacity import Bound
 from sandbox_pool.decisions import Kind
 from sandbox_pool.pool import percentile
-from sandbox_pool.pooled import Bound
 from sandbox_pool.sandbox import Life
 
 
@@ -105,6 +105,9 @@ class Starts:
         if self.bound_error is not None:
             raise self.bound_error
         return self.found
+
+    def capabilities(self) -> dict[str, Any]:
+        return {"tier": self.tier}
 
     async def start(self, number: int, kind: Kind) -> Made:
         self.kinds.append(kind)

@@ -20,6 +20,8 @@ from sandbox_pool import (
     PoolTimeout,
     SandboxClosed,
     SandboxPool,
+    SandboxSetupError,
+    SandboxSpec,
     SandboxStartError,
     UnsupportedHost,
 )
@@ -142,6 +144,21 @@ async def test_body_error_closes_the_sandbox() -> None:
         with pytest.raises(KeyError):
             await work()
         assert not psutil.pid_exists(pids[0])
+
+
+async def test_a_spec_prepares_the_sandbox() -> None:
+    """The setup cell has run and the same seed gives the same numbers; a setup cell that fails is told."""
+    drawn = []
+    async with SandboxPool(PoolConfig(max_sandboxes=1)) as pool:
+        for seed in (7, 7, 8):
+            async with pool.acquire(SandboxSpec(seed=seed, setup="x = 41")) as sandbox:
+                code = "import random, numpy; (x + 1, random.random(), numpy.random.rand())"
+                drawn.append((await sandbox.execute(code)).result)
+        assert (drawn[0] or "").startswith("(42, ")
+        assert drawn[0] == drawn[1] != drawn[2]
+        with pytest.raises(SandboxSetupError, match="nowhere"):
+            await pool.acquire(SandboxSpec(setup="import nowhere")).__aenter__()
+        assert pool.statistics().n_leased == 0
 
 
 async def test_dead_idle_sandbox_is_replaced() -> None:
