@@ -1,4 +1,4 @@
-"""The command line of the sandbox pool: what this machine enforces for a sandbox."""
+"""The command line of the sandbox pool: what this machine enforces for a sandbox, and what one costs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
+from sandbox_pool import bench
 from sandbox_pool.config import PoolConfig
 from sandbox_pool.probe import probe
 
@@ -19,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sandbox_pool", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     _add_probe(commands)
+    _add_bench(commands)
     options = parser.parse_args(arguments)
     return int(options.run(options))
 
@@ -32,6 +34,12 @@ def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--kernel", default="lean", help="lean or ipykernel (%(default)s)")
     parser.add_argument("--python", default=sys.executable, help="interpreter of the kernels (%(default)s)")
     parser.set_defaults(run=_probe)
+
+
+def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("bench", help="measure starts, cells and memory beside cold kernels")
+    bench.add_arguments(parser)
+    parser.set_defaults(run=bench.run)
 
 
 def _probe(options: argparse.Namespace) -> int:
