@@ -26,6 +26,7 @@ def be_kernel(
         signal.set_wakeup_fd(-1)
         isolation.reset_signals()
         if settings["tier"] == "namespace":
+            isolation.give_up_rights(tier.filter)
             syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
         else:
             confine(settings, tier, start, guardian)

@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -92,15 +93,17 @@ def report(control: socket.socket, text: str, kind: str) -> None:
 def guard_namespace(
     settings: dict[str, Any], tier: Tier, ends: Ends, control: socket.socket, start: dict[str, Any]
 ) -> None:
-    """Make the namespaces, give up all rights, fork the kernel, and wait for the end."""
+    """Make the namespaces, fork the kernel, give up all rights, and wait for the end.
+
+    The kernel gives up its own; its code is not run before the manager has heard of it from here.
+    """
     work = isolation.enter_sandbox(settings, start.get("workspace"))
     isolation.limit(settings["rlimits"])
-    syscalls.drop_capabilities()
-    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-    assert tier.filter is not None
-    tier.filter.install()
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # the kernel has our uid, and may not look into us
     kernel = fork_kernel(settings, tier, ends, start)
+    if settings["network"] == "none":
+        isolation.bring_loopback_up()  # only now: it may have to wait for other namespaces to go
+    isolation.give_up_rights(tier.filter)
     syscalls.close_all_but([2, ends.control, *kernel.descriptors, work])
     tell_kernel(control, kernel.pid, work)
     status = watch(ends.control, kernel, None)
@@ -152,11 +155,20 @@ def _wake(*_: object) -> None:
 
 def tell_kernel(control: socket.socket, kernel: int, work: int | None) -> None:
     """Tell the manager that there is a kernel, and hand it what it needs of it."""
-    pidfd = os.pidfd_open(kernel) if syscalls.IS_LINUX else None
-    descriptors = tuple(descriptor for descriptor in (pidfd, work) if descriptor is not None)
-    lines.send(control, {"kernel": kernel, "pidfd": pidfd is not None, "work": work is not None}, descriptors)
+    pidfds = [os.pidfd_open(kernel)] if syscalls.IS_LINUX else []
+    descriptors = [*pidfds, *([] if work is None else [work])]
+    line = b'{"kernel": %d, "pidfd": %s, "work": %s}\n' % (
+        kernel,
+        _JSON[bool(pidfds)],
+        _JSON[work is not None],
+    )
+    rights = struct.pack(f"{len(descriptors)}i", *descriptors)
+    control.sendmsg([line], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if descriptors else [])
     for descriptor in descriptors:
         os.close(descriptor)
+
+
+_JSON = (b"false", b"true")
 
 
 def watch(control: int, kernel: Kernel, zygote: int | None) -> int | None:

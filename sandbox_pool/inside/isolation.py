@@ -8,16 +8,14 @@ user namespace of its own that owns its network, ipc and uts namespaces. No uid 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import resource
 import signal
 import socket
 import struct
-from contextlib import suppress
 from typing import Any
 
-from sandbox_pool.inside import interpreter, mounts, syscalls
+from sandbox_pool.inside import interpreter, mounts, seccomp, syscalls
 from sandbox_pool.inside.mounts import SANDBOX
 from sandbox_pool.inside.syscalls import SetupFailed, Unsupported
 
@@ -26,6 +24,7 @@ OOM_SCORE = b"800"
 """Added to a sandbox's badness, so that the system's OOM killer takes it and not the manager."""
 
 _SIOCSIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8914, 0x1, 0x40
+_LOOPBACK_UP = struct.pack("16sH14x", b"lo", _IFF_UP | _IFF_RUNNING)
 _ZYGOTE_NAMESPACES = (
     syscalls.CLONE_NEWUSER
     | syscalls.CLONE_NEWNS
@@ -158,8 +157,6 @@ def enter_sandbox(settings: dict[str, Any], workspace: str | None) -> int:
             | (0 if has_network else syscalls.CLONE_NEWNET)
         )
         map_ids(UID_INSIDE, 0, 0)
-        if not has_network:
-            bring_loopback_up()
     except OSError as error:
         raise Unsupported(explain_refusal(error)) from error
     return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -188,8 +185,21 @@ def show_workspace(name: str | None) -> None:
 
 def bring_loopback_up() -> None:
     """Make 127.0.0.1 usable in a fresh network namespace."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
-        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP | _IFF_RUNNING))
+    libc = syscalls.libc  # Python's sockets are more memory to touch
+    control = syscalls.check(
+        libc.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0), "socket"
+    )
+    result = libc.ioctl(control, _SIOCSIFFLAGS, _LOOPBACK_UP)
+    os.close(control)
+    syscalls.check(result, "setting the loopback interface up")
+
+
+def give_up_rights(seccomp_filter: seccomp.Filter | None) -> None:
+    """Give up all capabilities and the system calls of the filter, for this process and its children."""
+    syscalls.drop_capabilities()
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    assert seccomp_filter is not None
+    seccomp_filter.install()
 
 
 def limit(limits: dict[str, int]) -> None:
@@ -205,25 +215,21 @@ def limit(limits: dict[str, int]) -> None:
         resource.setrlimit(number, (soft, top))
 
 
-_CATCHABLE = [
-    number
-    for number in range(1, signal.NSIG)
-    if number not in (signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGSEGV, signal.SIGBUS)
-    and number not in (signal.SIGFPE, signal.SIGILL, signal.SIGABRT, 32, 33)  # two are the C library's own
-]
+_FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP)
+_NEVER_IGNORED = (signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGINT, *_FAULTS)
+_IGNORED = [int(number) for number in signal.valid_signals() if number not in _NEVER_IGNORED]
 
 
 def ignore_signals() -> None:
     """Let nothing but SIGKILL and this process's own faults end it; its children inherit that."""
-    for number in _CATCHABLE:
-        with suppress(OSError, ValueError):
-            signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _IGNORED:
+        syscalls.handle_signal(number, syscalls.SIG_IGN)
 
 
 def reset_signals() -> None:
     """Handle signals as a fresh process does."""
-    for number in _CATCHABLE:
-        with suppress(OSError, ValueError):
-            signal.signal(number, signal.SIG_DFL)
+    for number in _IGNORED:
+        syscalls.handle_signal(number, syscalls.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as Python does
+    signal.signal(signal.SIGINT, signal.default_int_handler)

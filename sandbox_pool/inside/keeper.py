@@ -2,7 +2,7 @@
 
 It stays what it was started as (the host's namespaces, the manager's uid) and as small as a bare Python.
 When the manager's end of the socket closes, or the zygote dies, it kills the zygote, waits until nothing
-of it and its sandboxes is left, removes their cgroups and scratch folders and ends. Its exit code is 0
+of it and its sandboxes is left, removes the pool's cgroups and scratch folder if the manager is dead, and ends. Its exit code is 0
 when the manager hung up, 1 when the zygote was first.
 """
 
@@ -87,8 +87,9 @@ def main() -> None:
         socket.socket(fileno=CONNECTION).shutdown(socket.SHUT_RDWR)
     zygote.kill()
     reap_all()
-    remove_cgroups(settings.get("cgroups") or [])
-    remove_scratch(settings.get("scratch"))
+    if os.getppid() != settings.get("manager"):  # a living one has other zygotes, and removes its own
+        remove_cgroups(settings.get("cgroups") or [])
+        remove_scratch(settings.get("scratch"))
     os._exit(0 if has_hung_up else 1)
 
 

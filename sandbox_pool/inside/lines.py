@@ -14,22 +14,19 @@ _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 def read_line(descriptor: int) -> dict[str, Any] | None:
-    """Return the next line, read byte by byte so that what follows it stays; None at the end.
+    """Return the first line; None at the end. What came with it but after it is dropped.
 
     Raises ValueError when it is no JSON object, or longer than 1 MiB.
     """
-    peeker = socket.socket(fileno=os.dup(descriptor))
     line = b""
-    with peeker:
-        while not line.endswith(b"\n"):
-            seen = peeker.recv(65536, socket.MSG_PEEK)
-            if not seen:
-                return None
-            end = seen.find(b"\n") + 1
-            line += os.read(descriptor, end or len(seen))
-            if len(line) > MAX_LINE_BYTES:
-                raise ValueError(f"a line of more than {MAX_LINE_BYTES} bytes")
-    return parse(line)
+    while b"\n" not in line:
+        data = os.read(descriptor, 65536)
+        if not data:
+            return None
+        line += data
+        if len(line) > MAX_LINE_BYTES:
+            raise ValueError(f"a line of more than {MAX_LINE_BYTES} bytes")
+    return parse(line.partition(b"\n")[0])
 
 
 def parse(line: bytes) -> dict[str, Any]:

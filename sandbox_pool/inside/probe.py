@@ -176,7 +176,7 @@ def try_quota() -> None:
     syscalls.mount("tmpfs", folder, "tmpfs", 0, "size=64k,nr_inodes=16")
     _expect_full(lambda: Path(folder, "large").write_bytes(bytes(1 << 20)))
     Path(folder, "large").unlink()
-    _expect_full(lambda: [Path(folder, str(n)).touch() for n in range(20)])
+    _expect_full(lambda: [Path(folder, str(n)).write_bytes(b"") for n in range(20)])
 
 
 def _expect_full(action: Callable[[], object]) -> None:

@@ -23,6 +23,8 @@ MNT_DETACH = 2
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 4, 22, 24
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
 
+SIG_DFL, SIG_IGN = 0, 1
+
 LAST_CAPABILITY = 63
 """No kernel has more: two words of 32 bits."""
 
@@ -31,11 +33,14 @@ _SYS_CLOSE_RANGE = 436  # on every architecture
 _MAX_DESCRIPTOR = 2**31 - 1
 
 libc = ctypes.CDLL(None, use_errno=True)
+_python = ctypes.PyDLL(None, use_errno=True)  # keeps the interpreter's lock during a call
 _ulong = ctypes.c_ulong
 if IS_LINUX:
     libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, _ulong, ctypes.c_char_p]
     libc.prctl.argtypes = [ctypes.c_int, _ulong, _ulong, _ulong, _ulong]
     libc.syscall.restype = ctypes.c_long
+libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+libc.signal.restype = ctypes.c_void_p
 _capset_header = ctypes.create_string_buffer(_CAPABILITY_VERSION_3.to_bytes(4, sys.byteorder) + bytes(4), 8)
 _no_capabilities = ctypes.create_string_buffer(24)
 
@@ -106,6 +111,20 @@ def close_all_but(kept: list[int]) -> None:
         if descriptor > low and (not IS_LINUX or libc.syscall(_SYS_CLOSE_RANGE, low, descriptor - 1, 0) < 0):
             os.closerange(low, min(descriptor, os.sysconf("SC_OPEN_MAX")))  # Linux before 5.9, and macOS
         low = descriptor + 1
+
+
+def fork_quietly() -> int:
+    """Fork without calling what modules asked to be called in a forked process.
+
+    For a child that only makes system calls and forks properly itself: it touches, and so copies, far
+    less of the memory that it shares with us. Only while there is one thread. Raises OSError.
+    """
+    return check(_python.fork(), "fork")
+
+
+def handle_signal(number: int, action: int) -> None:
+    """Ignore a signal or let it do what it does, unseen by Python, whose own call is slow."""
+    libc.signal(number, action)
 
 
 def n_tasks() -> int:

@@ -37,11 +37,11 @@ class Tier:
         Raises OSError when the system has no more to give; this process is as before then.
         """
         if self._pid_namespace is None:
-            return os.fork()
+            return syscalls.fork_quietly()
         syscalls.unshare(syscalls.CLONE_NEWPID)
         pid = -1
         try:
-            pid = os.fork()
+            pid = syscalls.fork_quietly()
         finally:
             if pid != 0:
                 syscalls.setns(self._pid_namespace, syscalls.CLONE_NEWPID)

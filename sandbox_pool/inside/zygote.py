@@ -100,6 +100,7 @@ def load(settings: dict[str, Any], progress: int) -> list[str]:
             skipped.append(name)
     os.write(progress, b"doing importing the kernel\n")
     try:
+        importlib.import_module("sandbox_pool.inside.service")  # what a kernel would load after the fork
         kernel = importlib.import_module("sandbox_pool.inside.kernel")
         kernel.prepare(settings["kernel"])
     except ImportError as error:

@@ -210,7 +210,7 @@ class Box:
         """Return what is in the pipes now."""
         found = b""
         for descriptor in (self.stdout, self.stderr):
-            while select.select([descriptor], [], [], 0)[0]:
+            while is_readable(descriptor, 0):
                 data = os.read(descriptor, 65536)
                 if not data:
                     break
@@ -230,7 +230,7 @@ class Box:
     def wait_until_gone(self, within_s: float = 10.0) -> None:
         """Wait until no process of the sandbox is left."""
         assert self.pidfd is not None
-        assert select.select([self.pidfd], [], [], within_s)[0], "init lives on"
+        assert is_readable(self.pidfd, within_s), "init lives on"
 
     def close(self) -> None:
         """Kill, and close every descriptor."""
@@ -250,6 +250,13 @@ class Box:
     def kernel_pid(self) -> int:
         """The host's pid of the kernel."""
         return host_pid(self.kernel_pidfd)
+
+
+def is_readable(descriptor: int, within_s: float) -> bool:
+    """Whether there is something to read, or the end."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(within_s * 1000))
 
 
 def host_pid(pidfd: int | None) -> int:
