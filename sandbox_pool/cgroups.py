@@ -7,28 +7,29 @@ milliseconds, and some for a second: call them in a thread.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import logging
 import os
 import re
-import secrets
-import signal
 import subprocess
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sandbox_pool.group_folders import (
+    kill,
+    locked_folder,
+    remove,
+    remove_abandoned,
+    remove_pool,
+    write,
+    write_if_there,
+)
 from sandbox_pool.hierarchies import LEAF, Hierarchies, Hierarchy
 
 logger = logging.getLogger(__name__)
 
-_NAME = re.compile(r"kf-[0-9a-f]{8}")
 _PERIOD_US = 100_000
-_REMOVE_S = 2.0
-_KILL_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class Group:
     def kill(self) -> None:
         """Kill what is in the group, however fast it forks. Raises OSError (EBUSY) if something stays."""
         for folder, place in self._folders.items():
-            _kill(folder, place.controllers)
+            kill(folder, place.controllers)
 
     def remove(self) -> None:
         """Remove the group and close all its descriptors. Idempotent.
@@ -114,7 +115,7 @@ class Group:
         while self._files:
             os.close(self._files.popitem()[1])
         for folder in list(self._folders):
-            _remove(folder)
+            remove(folder)
             del self._folders[folder]
 
 
@@ -142,34 +143,20 @@ def _number(read: dict[str, str], names: Iterable[str], pattern: str) -> int | N
 def _set_limits(folder: Path, place: Hierarchy, limits: GroupLimits) -> None:
     if limits.memory_bytes is not None and "memory" in place.controllers:
         if place.version == 1:
-            _write(folder / "memory.limit_in_bytes", limits.memory_bytes)
-            _write_if_there(folder / "memory.memsw.limit_in_bytes", limits.memory_bytes)
+            write(folder / "memory.limit_in_bytes", limits.memory_bytes)
+            write_if_there(folder / "memory.memsw.limit_in_bytes", limits.memory_bytes)
         else:
-            _write(folder / "memory.max", limits.memory_bytes)
-            _write_if_there(folder / "memory.swap.max", 0)
+            write(folder / "memory.max", limits.memory_bytes)
+            write_if_there(folder / "memory.swap.max", 0)
     if limits.max_processes is not None and "pids" in place.controllers:
-        _write(folder / "pids.max", limits.max_processes)
+        write(folder / "pids.max", limits.max_processes)
     if limits.max_cores is not None and "cpu" in place.controllers:
         quota_us = max(1000, round(limits.max_cores * _PERIOD_US))
         if place.version == 1:
-            _write(folder / "cpu.cfs_period_us", _PERIOD_US)
-            _write(folder / "cpu.cfs_quota_us", quota_us)
+            write(folder / "cpu.cfs_period_us", _PERIOD_US)
+            write(folder / "cpu.cfs_quota_us", quota_us)
         else:
-            _write(folder / "cpu.max", f"{quota_us} {_PERIOD_US}")
-
-
-def _write(file: Path, value: object) -> None:
-    # not Path.write_text: it would make the file, and one write() is one command
-    descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, str(value).encode())
-    finally:
-        os.close(descriptor)
-
-
-def _write_if_there(file: Path, value: object) -> None:
-    with suppress(FileNotFoundError):  # swap is accounted for only if the system was started so
-        _write(file, value)
+            write(folder / "cpu.max", f"{quota_us} {_PERIOD_US}")
 
 
 # -- the folder of a pool
@@ -210,7 +197,7 @@ class Groups:
         """
         with self._locks:
             for folder in list(self._places):
-                _remove_pool(folder)
+                remove_pool(folder)
                 del self._places[folder]
 
 
@@ -235,7 +222,7 @@ def open_groups(found: Hierarchies, wanted: frozenset[str]) -> Groups:
             if used.version == 2:
                 _prepare_v2(used)
             remove_abandoned(used.parent)
-            folder, lock = _locked_folder(used.parent)
+            folder, lock = locked_folder(used.parent)
             stack.callback(os.close, lock)
             stack.callback(_remove_quietly, folder)
             places[folder] = used
@@ -247,7 +234,7 @@ def open_groups(found: Hierarchies, wanted: frozenset[str]) -> Groups:
 
 def _remove_quietly(folder: Path) -> None:
     with suppress(OSError):
-        _remove_pool(folder)
+        remove_pool(folder)
 
 
 def _prepare_v2(place: Hierarchy) -> None:
@@ -255,12 +242,12 @@ def _prepare_v2(place: Hierarchy) -> None:
     if place.must_move:
         with suppress(FileExistsError):
             (place.parent / LEAF).mkdir()
-        _write(place.parent / LEAF / "cgroup.procs", 0)
+        write(place.parent / LEAF / "cgroup.procs", 0)
     try:
         _enable(place.parent, place.controllers)
     except OSError:
         if place.must_move:
-            _write(place.parent / "cgroup.procs", 0)
+            write(place.parent / "cgroup.procs", 0)
         raise
 
 
@@ -268,107 +255,7 @@ def _enable(folder: Path, controllers: frozenset[str]) -> None:
     file = folder / "cgroup.subtree_control"
     lacking = controllers - set(file.read_text().split())
     if lacking:
-        _write(file, " ".join(f"+{name}" for name in sorted(lacking)))
-
-
-def _locked_folder(parent: Path) -> tuple[Path, int]:
-    """Make a folder, and lock it: by that, other pools know that it is in use."""
-    while True:
-        folder = parent / f"kf-{secrets.token_hex(4)}"
-        folder.mkdir()
-        with suppress(FileNotFoundError):  # another pool took it for abandoned before it was locked
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if folder.exists():
-                return folder, lock
-            os.close(lock)
-
-
-def remove_abandoned(parent: Path) -> None:
-    """Remove the folders in `parent` whose pool was killed, and kill what lives in them."""
-    for folder in parent.glob("kf-*"):
-        if _NAME.fullmatch(folder.name):
-            with suppress(OSError), _unused(folder):  # in use, or gone meanwhile
-                _remove_pool(folder)
-
-
-@contextmanager
-def _unused(folder: Path) -> Iterator[None]:
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(lock)
-
-
-def _remove_pool(top: Path) -> None:
-    with suppress(FileNotFoundError):
-        for folder in [entry for entry in top.iterdir() if entry.is_dir()]:
-            _kill(folder, frozenset({"pids"}))
-            _remove(folder)
-        _remove(top)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a group; what was killed in it may take a moment to be gone."""
-    deadline = time.monotonic() + _REMOVE_S
-    wait_s = 0.0005
-    while True:
-        try:
-            folder.rmdir()
-        except FileNotFoundError:
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(wait_s)
-            wait_s = min(0.05, wait_s * 2)
-        else:
-            return
-
-
-# -- killing
-
-
-def _kill(folder: Path, controllers: frozenset[str]) -> None:
-    with suppress(FileNotFoundError):
-        if not _members(folder):
-            return
-        with suppress(OSError):  # Linux 5.14 and version 2 have it
-            _write(folder / "cgroup.kill", 1)
-            return
-        if "pids" in controllers:
-            _write_if_there(folder / "pids.max", 0)  # so that nothing forks faster than it is killed
-        _kill_members(folder)
-
-
-def _kill_members(folder: Path) -> None:
-    deadline = time.monotonic() + _KILL_S
-    while members := _members(folder):
-        if time.monotonic() > deadline:
-            living = f"{len(members)} processes of {folder} live on after {_KILL_S:g} s of killing"
-            raise OSError(errno.EBUSY, living)
-        _kill_once(folder, members)
-        time.sleep(0.001)
-
-
-def _kill_once(folder: Path, members: list[int]) -> None:
-    with ExitStack() as stack:
-        pidfds: dict[int, int] = {}
-        for pid in members:
-            with suppress(OSError):
-                pidfds[pid] = os.pidfd_open(pid)
-                stack.callback(os.close, pidfds[pid])
-        for pid in _members(folder):  # again: one that is no longer there had ended, its number is another's
-            if pid in pidfds:
-                with suppress(OSError):
-                    signal.pidfd_send_signal(pidfds[pid], signal.SIGKILL)
-
-
-def _members(folder: Path) -> list[int]:
-    """Return the processes of a group; those that this pid namespace does not show read as 0."""
-    return [pid for word in (folder / "cgroup.procs").read_text().split() if (pid := int(word)) > 0]
+        write(file, " ".join(f"+{name}" for name in sorted(lacking)))
 
 
 # -- trying

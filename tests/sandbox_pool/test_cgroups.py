@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from sandbox_pool import hierarchies
-from sandbox_pool.cgroups import Counters, Group, GroupLimits, Groups, open_groups, remove_abandoned, try_out
+from sandbox_pool.cgroups import Counters, Group, GroupLimits, Groups, open_groups, try_out
+from sandbox_pool.group_folders import remove_abandoned
 from sandbox_pool.hierarchies import LEAF, Hierarchies, Hierarchy, find, free_memory_bytes
 
 MIB = 1 << 20
@@ -362,6 +363,20 @@ assert n == 10
         group.kill()
         assert process.wait() == -signal.SIGKILL
     group.remove()
+    group.remove()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another")
+def test_other_users_join_by_our_descriptor(groups: Groups) -> None:
+    """A process joins whoever it is by then: what counts is who opened the file."""
+    group = groups.make("0", GroupLimits(memory_bytes=64 * MIB, max_processes=5))
+    drop = (
+        "import os\nos.setgroups([])\nos.setresgid(54321, 54321, 54321)\nos.setresuid(54321, 54321, 54321)\n"
+    )
+    join = f"for fd in {group.joins}: os.write(fd, b'0')\n"
+    check = "assert all('kf-' in line for line in open('/proc/self/cgroup') if ':memory:' in line or ':pids:' in line)"
+    with _ready(drop + join + check, group.joins):
+        group.kill()
     group.remove()
 
 
