@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from sandbox_pool.cold_starter import open_cold
+from sandbox_pool.capacity import Bound
 from sandbox_pool.config import PoolConfig
 from sandbox_pool.decisions import Kind
 from sandbox_pool.errors import (
@@ -21,12 +21,13 @@ from sandbox_pool.errors import (
 )
 from sandbox_pool.interface import DEFAULT_SPEC, SandboxSpec
 from sandbox_pool.pool_state import PoolState
-from sandbox_pool.pooled import Bound, OpenStarter, PooledSandbox
-from sandbox_pool.probe import probe
+from sandbox_pool.pooled import OpenStarter, PooledSandbox
+from sandbox_pool.starter import open_starter
 from sandbox_pool.stock import Stock
 
 logger = logging.getLogger(__name__)
 
+_NOT_OPEN = "the pool is not open: use `async with SandboxPool() as pool`"
 _TICK_S = 1.0
 """How often a pool looks whether it holds more than the demand calls for."""
 
@@ -85,7 +86,7 @@ class SandboxPool:
         config: PoolConfig | None = None,
         *,
         trusted_code: bool = False,
-        open_starter: OpenStarter = open_cold,
+        open_starter: OpenStarter = open_starter,
     ) -> None:
         self.config = config or PoolConfig()
         self.trusted_code = trusted_code
@@ -170,15 +171,21 @@ class SandboxPool:
         )
 
     def capabilities(self) -> dict[str, Any]:
-        """Return what this machine enforces, for a run's record."""
-        return probe(self.config)
+        """Return what sandboxes are held by, for a run's record.
+
+        Raises:
+            SandboxClosed: the pool is not open.
+        """
+        if self._stock is None:
+            raise SandboxClosed(_NOT_OPEN)
+        return self._stock.capabilities()
 
     # -- leases
 
     async def _prepared(self, spec: SandboxSpec) -> PooledSandbox:
         """Lease a sandbox and prepare it; if that one breaks by our fault, another, before all who wait."""
         if self._stock is None:
-            raise SandboxClosed("the pool is not open: use `async with SandboxPool() as pool`")
+            raise SandboxClosed(_NOT_OPEN)
         kind = self._kind(spec)
         self._stock.ask(kind)
         sandbox = await self._lease(self._stock, kind)

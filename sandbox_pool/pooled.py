@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from sandbox_pool.capacity import Bound
 from sandbox_pool.config import PoolConfig
 from sandbox_pool.decisions import Kind
 from sandbox_pool.interface import Sandbox, SandboxSpec
 from sandbox_pool.sandbox import Life
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """How many sandboxes this machine has room for."""
-
-    n_sandboxes: int
-    """At least one."""
-
-    reason: str
-    """What there is not more of, with figures: the end of a log line."""
 
 
 class PooledSandbox(Sandbox, Protocol):
@@ -58,11 +47,15 @@ class Starter(Protocol):
         ...
 
     def bound(self) -> Bound:
-        """Return how many sandboxes there is room for, whatever the config says.
+        """Return how many sandboxes there is room for, whatever the config says; asked once, at the start.
 
         Raises:
             UnsupportedHost: there is room for none.
         """
+        ...
+
+    def capabilities(self) -> dict[str, Any]:
+        """Return what the sandboxes are held by, for a run's record."""
         ...
 
     async def start(self, number: int, kind: Kind) -> PooledSandbox:

@@ -1,17 +1,22 @@
-"""What a kernel is told and given: its limits, its variables, its folders. Pure but for `make_home`."""
+"""What a zygote, an init and a kernel are told: pure functions from the config to plain data."""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sandbox_pool.config import PoolConfig
+from sandbox_pool.config import PoolConfig, Profile
+from sandbox_pool.tiers import Tier
+
+DEFAULT_PRELOAD = ("numpy", "pandas", "matplotlib.pyplot")
+"""What is imported before forking when a profile does not say, as far as it is installed."""
 
 _MAX_PIECE_CHARS = 1024 * 1024
+_PACKAGES = ("runner", "sandbox_pool", "bench_data", "scoring")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,87 +28,110 @@ class Identity:
     """Nobody's: what kills the sandbox has it, so that the sandbox cannot kill it first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Home:
-    """The folders of one sandbox, below one that only it and the runner may enter."""
+def kernel_environment(profile: Profile) -> dict[str, str]:
+    """Return the variables that all kernels of a profile have: none of the runner's.
 
-    top: Path
-    log: Path
-    """Beside `top`, out of the sandbox's reach."""
-
-    @property
-    def work(self) -> Path:
-        """The working directory."""
-        return self.top / "work"
-
-    @property
-    def home(self) -> Path:
-        """HOME, with the caches of IPython and matplotlib."""
-        return self.top / "home"
-
-    @property
-    def temporary(self) -> Path:
-        """TMPDIR."""
-        return self.top / "tmp"
-
-    @property
-    def socket_prefix(self) -> Path:
-        """What the paths of the kernel's sockets begin with."""
-        return self.top / "s" / "k"
-
-
-def home_of(scratch: Path, number: int) -> Home:
-    """Return the folders of the sandbox with this number."""
-    return Home(scratch / str(number), scratch / f"{number}.log")
-
-
-def make_home(home: Home, identity: Identity | None) -> None:
-    """Make the folders, each 0700 and the sandbox's own. Blocks."""
-    for folder in (home.top, home.work, home.home, home.temporary, home.socket_prefix.parent):
-        folder.mkdir(mode=0o700)
-        if identity is not None:
-            os.chown(folder, identity.uid, identity.uid)
-
-
-def kernel_environment(config: PoolConfig, home: Home) -> dict[str, str]:
-    """Return all variables that a kernel has: none of the runner's."""
-    folders = (str(config.python.parent), "/usr/local/bin", "/usr/bin", "/bin")
+    What depends on the sandbox's folders (HOME, TMPDIR, IPYTHONDIR, MPLCONFIGDIR) is set inside.
+    """
+    folders = (str(profile.python.parent), "/usr/local/bin", "/usr/bin", "/bin")
     return {
         "PATH": os.pathsep.join(dict.fromkeys(folders)),
         "LANG": "C.UTF-8",
         "USER": "sandbox",
         "LOGNAME": "sandbox",
-        "HOME": str(home.home),
-        "TMPDIR": str(home.temporary),
-        "IPYTHONDIR": str(home.home / ".ipython"),
-        "MPLCONFIGDIR": str(home.home / ".matplotlib"),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYTHONHASHSEED": "0",
         "PYTHONNOUSERSITE": "1",
-        # one thread each: many kernels share the cores, and every thread takes address space
+        # one thread each: many kernels share the cores, and a zygote with threads cannot fork
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
         "NUMEXPR_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "2",
-        **config.environment,
+        **_pip_environment(profile),
+        **profile.environment,
     }
 
 
-def resource_limits(config: PoolConfig, identity: Identity | None) -> dict[str, int]:
-    """Return the rlimits of a kernel by their names in the resource module."""
+def _pip_environment(profile: Profile) -> dict[str, str]:
+    """Make pip fail at once where there is no network, instead of after a minute of retries."""
+    links = {"PIP_FIND_LINKS": " ".join(map(str, profile.extra_paths))} if profile.extra_paths else {}
+    offline = {"PIP_NO_INDEX": "1"} if profile.network == "none" else {}
+    return {"PIP_DISABLE_PIP_VERSION_CHECK": "1", **links, **offline}
+
+
+def resource_limits(profile: Profile, *, owns_uid: bool) -> dict[str, int]:
+    """Return the rlimits of a kernel by their names in the resource module.
+
+    Args:
+        profile: what a kernel may use.
+        owns_uid: whether its processes are counted apart from those of others.
+    """
     limits = {
         "RLIMIT_CORE": 0,
-        "RLIMIT_FSIZE": config.max_file_bytes,
-        "RLIMIT_NOFILE": config.max_open_files,
+        "RLIMIT_FSIZE": profile.max_file_bytes,
+        "RLIMIT_NOFILE": profile.max_open_files,
     }
-    if config.memory_bytes is not None:
-        limits["RLIMIT_AS"] = config.memory_bytes
-    if config.cpu_s is not None:
-        limits["RLIMIT_CPU"] = config.cpu_s
-    if identity is not None:
-        limits["RLIMIT_NPROC"] = config.max_processes  # counts all processes of the uid
+    if profile.memory_bytes is not None:
+        limits["RLIMIT_AS"] = profile.memory_bytes
+    if profile.cpu_s is not None:
+        limits["RLIMIT_CPU"] = profile.cpu_s
+    if owns_uid:
+        limits["RLIMIT_NPROC"] = profile.max_processes
     return limits
+
+
+def zygote_settings(
+    profile: Profile,
+    *,
+    tier: Tier,
+    uid: int | None,
+    workspaces: Path | None,
+    scratch: Path,
+    cgroups: Sequence[Path],
+) -> dict[str, Any]:
+    """Return what `inside/zygote.py` reads first.
+
+    Args:
+        profile: what its sandboxes consist of.
+        tier: how they are held.
+        uid: who they run as in the tier `namespace`; None unless started as root.
+        workspaces: folder that the workspaces lie in, if samples have any.
+        scratch: the pool's folder, removed by the keeper when we are killed.
+        cgroups: the pool's cgroups, likewise; none where there are none.
+    """
+    return {
+        "manager": os.getpid(),
+        "tier": tier,
+        "kernel": profile.kernel,
+        "uid": uid,
+        "network": profile.network,
+        "preload": list(DEFAULT_PRELOAD if profile.preload is None else profile.preload),
+        "preload_optional": profile.preload is None,
+        "mounts": [[str(source), target] for target, source in profile.mounts.items()],
+        "extra_paths": [str(path) for path in profile.extra_paths],
+        "hidden": [str(path) for path in own_packages()],
+        "workspaces": str(workspaces) if workspaces else None,
+        "environment": kernel_environment(profile),
+        "rlimits": resource_limits(profile, owns_uid=tier == "namespace" or uid is not None),
+        "work_bytes": profile.disk_bytes,
+        "work_inodes": profile.max_files,
+        # Memory that belongs to no process's address space is bounded by a cgroup or not at all.
+        "deny_memfd": profile.memory_bytes is not None and not cgroups,
+        "scratch": str(scratch),
+        "cgroups": [str(path) for path in cgroups],
+    }
+
+
+def own_packages() -> list[Path]:
+    """Return the folders of our own code, which no sandbox may read."""
+    top = Path(__file__).resolve().parent.parent
+    return [top / name for name in _PACKAGES]
+
+
+def max_frame_bytes(config: PoolConfig) -> int:
+    """Return the length of a message from which on it is not stored: longer than all output may be."""
+    return config.max_output_bytes + 1024 * 1024
 
 
 def max_message_bytes(config: PoolConfig) -> int:
@@ -114,20 +142,31 @@ def max_message_bytes(config: PoolConfig) -> int:
     return 6 * config.max_output_bytes + 1024 * 1024
 
 
-def launch_settings(
-    config: PoolConfig, home: Home, *, identity: Identity | None, key: str
+def start_settings(
+    config: PoolConfig,
+    *,
+    identity: Identity | None,
+    work: Path | None,
+    workspace: str | None,
+    key: str | None,
 ) -> Mapping[str, Any]:
-    """Return what launch.py reads from its standard input."""
+    """Return what init reads first: what must not pass through the zygote, whose memory all inherit.
+
+    Args:
+        config: the pool's.
+        identity: who the sandbox runs as, in tiers where each has its own uid.
+        work: its folders on this machine, in tiers where it has no file system of its own.
+        workspace: name of its workspace in the zygote's folder of workspaces.
+        key: signs messages, for ipykernel.
+    """
     return {
-        "runner": os.getpid(),
-        "work": str(home.work),
-        "log": str(home.log),
-        "socket_prefix": str(home.socket_prefix),
+        "front": "private",
         "key": key,
+        "seed": None,
         "uid": identity.uid if identity else None,
-        "gid": identity.uid if identity else None,
         "killer_uid": identity.killer_uid if identity else None,
-        "rlimits": resource_limits(config, identity),
+        "work": str(work) if work else None,
+        "workspace": workspace,
         "max_sizes": [_MAX_PIECE_CHARS, config.max_output_bytes + 1],
     }
 

@@ -50,6 +50,10 @@ class Stock:
         """How the sandboxes are held."""
         return self._starter.tier
 
+    def capabilities(self) -> dict[str, Any]:
+        """Return what the sandboxes are held by."""
+        return self._starter.capabilities()
+
     def ask(self, kind: Kind) -> None:
         """Somebody will take or wait for a sandbox: what the number of those kept ready follows."""
         self._state.ask(kind, time.monotonic())

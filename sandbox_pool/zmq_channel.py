@@ -13,7 +13,7 @@ from typing import Any
 
 import zmq
 
-from sandbox_pool.private_channel import Channel, Listener, Source
+from sandbox_pool.channel import Channel, Listener, Source
 from sandbox_pool.wire import BadMessage, decode, encode
 
 _MESSAGES_PER_TURN = 64

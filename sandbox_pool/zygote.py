@@ -245,7 +245,7 @@ def _exec(
     try:
         return subprocess.Popen(
             [str(python), "-s", str(BOOT)],
-            stdin=connection,
+            stdin=connection.fileno(),
             stdout=subprocess.DEVNULL,
             stderr=descriptor,
             env=dict(environment),

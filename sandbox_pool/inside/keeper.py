@@ -2,8 +2,8 @@
 
 It stays what it was started as (the host's namespaces, the manager's uid) and as small as a bare Python.
 When the manager's end of the socket closes, or the zygote dies, it kills the zygote, waits until nothing
-of it and its sandboxes is left, removes the pool's cgroups and scratch folder if the manager is dead, and ends. Its exit code is 0
-when the manager hung up, 1 when the zygote was first.
+of it and its sandboxes is left, removes the pool's cgroups and scratch folder if the manager is dead, and
+ends. Its exit code is 0 when the manager hung up, 1 when the zygote was first.
 """
 
 from __future__ import annotations

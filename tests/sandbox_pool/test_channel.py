@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from sandbox_pool.private_channel import PrivateChannel, Source, StreamName
+from sandbox_pool.channel import PrivateChannel, Source, StreamName
 from sandbox_pool.wire import Message
 
 

@@ -1,0 +1,184 @@
+"""Starts sandboxes: descriptors and limits for each, a fork of the right zygote, the wait for its kernel."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from sandbox_pool import settings
+from sandbox_pool.belongings import Belongings, Host, take_host
+from sandbox_pool.capacity import NEEDS, Bound, bound_of_sandboxes, read_resources
+from sandbox_pool.channel import Channel, PrivateChannel
+from sandbox_pool.config import PoolConfig, Profile
+from sandbox_pool.decisions import Kind
+from sandbox_pool.ends import Ends
+from sandbox_pool.errors import SandboxStartError, UnsupportedHost
+from sandbox_pool.lifeline import Lifeline
+from sandbox_pool.sandbox import KernelSandbox
+from sandbox_pool.threads import in_thread
+from sandbox_pool.zmq_channel import ZmqChannel
+from sandbox_pool.zygote import ForkServer, Zygote
+
+_NUDGE_S = 0.05
+
+
+class SandboxStarter:
+    """See `pooled.Starter`: starts real sandboxes. Owns the host's things; `close` gives them back."""
+
+    def __init__(self, config: PoolConfig, host: Host) -> None:
+        self._config = config
+        self._host = host
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._servers: dict[tuple[str, Path | None], ForkServer] = {}
+        self._n_zygotes = 0
+
+    @property
+    def tier(self) -> str:
+        """See `pooled.Starter`."""
+        return self._host.tier
+
+    def bound(self) -> Bound:
+        """See `pooled.Starter`."""
+        found = bound_of_sandboxes(read_resources(), NEEDS[self._config.profile_named(None).kernel])
+        if found.n_sandboxes < 1:
+            raise UnsupportedHost(f"this machine has no room for a sandbox: {found.reason}")
+        return found
+
+    def capabilities(self) -> dict[str, Any]:
+        """See `pooled.Starter`."""
+        return dict(self._host.capabilities)
+
+    async def start(self, number: int, kind: Kind) -> KernelSandbox:
+        """See `pooled.Starter`."""
+        profile = self._config.profile_named(kind.profile)
+        belongings = Belongings(self._host, number, profile)
+        sandbox = KernelSandbox(
+            self._config,
+            is_lean=profile.kernel == "lean",
+            owner=belongings.owner,
+            remove=belongings.remove,
+        )
+        limit_s = self._config.start_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._bring_up(sandbox, belongings, kind)
+        except TimeoutError:
+            await sandbox.close()
+            raise SandboxStartError(
+                f"a kernel did not answer in {limit_s:g} s (start_timeout_s); "
+                f"it wrote: {sandbox.early_text()}"
+            ) from None
+        except BaseException:
+            await sandbox.close()
+            raise
+        return sandbox
+
+    async def close(self) -> None:
+        """See `pooled.Starter`."""
+        servers = [*self._servers.values()]
+        self._servers.clear()
+        await asyncio.gather(*(server.close() for server in servers))
+        if self._context is not None:
+            self._context.destroy(linger=0)
+        await in_thread(self._host.give_back)
+
+    async def _bring_up(self, sandbox: KernelSandbox, belongings: Belongings, kind: Kind) -> None:
+        work = await in_thread(belongings.make)
+        channel = await self._fork(sandbox, belongings, kind, work)
+        await sandbox.wait_until_ready()
+        if belongings.sockets_at is not None:
+            await self._connect(sandbox, channel, belongings.sockets_at, belongings.key)
+
+    async def _fork(
+        self, sandbox: KernelSandbox, belongings: Belongings, kind: Kind, work: int | None
+    ) -> Channel:
+        """Fork init and tell it what to start; from then on the sandbox holds what there is of it."""
+        server = self._server(kind, belongings.profile)
+        try:
+            ends = Ends(belongings.sockets_at)
+        except OSError as error:
+            raise _out_of_descriptors(error) from error
+        try:
+            joins = belongings.joins()
+            zygote, pidfd = await server.fork(
+                [*ends.theirs(), *joins], {"listeners": ends.n_listeners, "cgroups": len(joins)}
+            )
+            ends.give_theirs_away()
+            belongings.close_joins()
+            lifeline = Lifeline(ends.control, pidfd, sandbox.on_lifeline)
+            channel = PrivateChannel(
+                ends.channel,
+                ends.stdout,
+                ends.stderr,
+                sandbox,
+                max_frame_bytes=settings.max_frame_bytes(self._config),
+            )
+            ends.keep_ours()
+        finally:
+            ends.close()
+        sandbox.hold(lifeline, channel, work, belongings.group, release=partial(server.release, zygote))
+        with suppress(OSError):  # it is gone, which the wait for it hears
+            lifeline.start(belongings.start_settings(self._config, kind.workspace))
+        return channel
+
+    async def _connect(self, sandbox: KernelSandbox, beneath: Channel, sockets_at: Path, key: str) -> None:
+        """Talk to ipykernel over zmq; what bypasses Python still comes by the pipes."""
+        if self._context is None:
+            self._context = zmq.Context()
+            self._context.set(zmq.MAX_SOCKETS, 4 * self._config.max_sandboxes + 64)
+        channel = ZmqChannel(
+            self._context,
+            str(sockets_at),
+            key.encode(),
+            listener=sandbox,
+            beneath=beneath,
+            max_message_bytes=settings.max_message_bytes(self._config),
+        )
+        sandbox.use(channel)
+        await sandbox.wait_until_answering(lambda: channel.request("kernel_info_request", {}), _NUDGE_S)
+
+    def _server(self, kind: Kind, profile: Profile) -> ForkServer:
+        workspaces = kind.workspace.parent if kind.workspace else None
+        server = self._servers.get((kind.profile, workspaces))
+        if server is None:
+            server = self._servers[kind.profile, workspaces] = ForkServer(
+                partial(self._spawn, profile, workspaces),
+                recycle_after=self._config.recycle_after,
+                timeout_s=self._config.zygote_timeout_s,
+            )
+        return server
+
+    async def _spawn(self, profile: Profile, workspaces: Path | None) -> Zygote:
+        self._n_zygotes += 1
+        host = self._host
+        return await Zygote.spawn(
+            profile.python,
+            settings.zygote_settings(
+                profile,
+                tier=host.tier,
+                uid=host.uid,
+                workspaces=workspaces,
+                scratch=host.scratch,
+                cgroups=host.groups.folders if host.groups else [],
+            ),
+            environment=settings.kernel_environment(profile),
+            log=host.scratch / f"zygote-{self._n_zygotes}.log",
+            timeout_s=self._config.start_timeout_s,
+        )
+
+
+def _out_of_descriptors(error: OSError) -> SandboxStartError:
+    return SandboxStartError(
+        f"cannot open what connects a sandbox with the runner: {error}; lower sandbox.max_sandboxes, or "
+        "raise what this machine allows (ulimit -n)"
+    )
+
+
+async def open_starter(config: PoolConfig, *, trusted_code: bool) -> SandboxStarter:
+    """See `pooled.OpenStarter`."""
+    return SandboxStarter(config, await in_thread(partial(take_host, config, trusted_code=trusted_code)))
