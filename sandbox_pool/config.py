@@ -211,7 +211,8 @@ class PoolConfig(Profile):
     """Folders below the working directory that collect() looks into."""
 
     max_collect_s: PositiveFloat = 30.0
-    """How long collect() looks and copies; what it has not reached by then is reported as not taken."""
+    """How long collect() looks and copies; what it has not reached by then is reported as not taken. Bringing
+    the copies to disk comes on top."""
 
     @field_validator("uid")
     @classmethod
