@@ -1,4 +1,4 @@
-"""What the standard library lacks: opening strictly beneath a folder, and acting as another uid on files."""
+"""What the standard library lacks: opening beneath a folder, acting as another uid on files, syncfs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 _SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
 _OPENAT2 = 437  # the same on all architectures that Linux has; <asm-generic/unistd.h>
@@ -95,6 +96,24 @@ def _openat2(folder: int, path: str, flags: int) -> int:
         number = ctypes.get_errno()
         if number != errno.EINTR:  # EAGAIN is not tried again: a lease that the sandbox took can cause it
             raise OSError(number, os.strerror(number), path)
+
+
+def sync_all(folder: Path) -> bool:
+    """Bring all of the file system that `folder` is on to disk; False where the system cannot.
+
+    Raises:
+        OSError: something could not be written.
+    """
+    if sys.platform != "linux":
+        return False
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _libc().syncfs(ctypes.c_int(descriptor)) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(descriptor)
+    return True
 
 
 @contextmanager

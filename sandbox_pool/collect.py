@@ -16,11 +16,15 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
+from sandbox_pool.beneath import sync_all
 from sandbox_pool.errors import SandboxPathError
 from sandbox_pool.files import BLOCK_BYTES, folder_beneath, open_regular, split_path, write_all
 
 _MAX_ENTRIES = 200_000
 _MAX_PROBLEMS = 100
+_MAX_SINGLE_SYNCS = 16
+"""From how many files on it is faster to sync the whole file system: 10 ms, beside 2 to 8 for each file."""
+
 _NAME_ERRORS = {errno.ENAMETOOLONG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.EILSEQ}
 """What a name that the sandbox chose can make of a copy, on a disk that is sound."""
 
@@ -236,8 +240,10 @@ def collect(
 
 
 def _sync(into: Path, paths: Sequence[str]) -> None:
-    """Bring files and their folders to disk: all at the end, which takes a thirtieth of one by one."""
+    """Bring files and their folders to disk."""
     folders = {into / parent for path in paths for parent in PurePosixPath(path).parents}
+    if len(paths) > _MAX_SINGLE_SYNCS and sync_all(into):
+        return
     for path in (*(into / path for path in paths), *sorted(folders)):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox_pool.beneath import sync_all
 from sandbox_pool.collect import CollectLimits, collect, compile_globs
 
 
@@ -164,3 +165,37 @@ def test_disk_of_ours_that_fails_is_an_error(work: int, tmp_path: Path) -> None:
     (into / "a").symlink_to("/proc/self")  # nothing can be made there, not even by root
     with pytest.raises(OSError, match=r"No such file|not permitted|denied"):
         collect(work, ["a/one.txt"], limits=CollectLimits(), into=into)
+
+
+@pytest.mark.parametrize("n_files", [3, 40])
+def test_copies_are_on_disk_in_the_end(
+    root: Path, work: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_files: int
+) -> None:
+    """Every copy and its folder is synced: one by one, or with all of the file system where they are many."""
+    for number in range(n_files):
+        (root / f"{number}.new").touch()
+    into = tmp_path / "into"
+    into.mkdir()
+    synced: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(f"/dev/fd/{descriptor}").resolve().name)
+
+    def sync_all(folder: Path) -> bool:
+        synced.extend(path.name for path in (folder, *folder.iterdir()))
+        return True
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr("sandbox_pool.collect.sync_all", sync_all)
+    collect(work, ["*.new"], limits=CollectLimits(), into=into)
+    assert sorted(synced) == sorted(["into", *(f"{number}.new" for number in range(n_files))])
+
+
+def test_many_files_are_synced_for_real(root: Path, work: int, tmp_path: Path) -> None:
+    """The system takes the way for many files, and what is no folder of ours is an error."""
+    for number in range(40):
+        (root / f"{number}.new").touch()
+    assert len(collect(work, ["*.new"], limits=CollectLimits(), into=tmp_path / "into")) == 40
+    assert sync_all(tmp_path) is (sys.platform == "linux")
+    with pytest.raises(FileNotFoundError):
+        sync_all(tmp_path / "missing")
