@@ -106,15 +106,16 @@ class Group:
             kill(folder, place.controllers)
 
     def remove(self) -> None:
-        """Remove the group and close all its descriptors. Idempotent.
+        """Kill what is left in the group, remove it and close all its descriptors. Idempotent.
 
         Raises:
-            OSError: EBUSY, something in it lives; `remove` may be called again.
+            OSError: EBUSY, something in it cannot be killed; `remove` may be called again.
         """
         self.close_joins()
         while self._files:
             os.close(self._files.popitem()[1])
-        for folder in list(self._folders):
+        for folder, place in list(self._folders.items()):
+            kill(folder, place.controllers)
             remove(folder)
             del self._folders[folder]
 

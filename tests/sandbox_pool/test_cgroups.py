@@ -428,6 +428,15 @@ def test_abandoned_groups_are_removed(real: Hierarchies, groups: Groups) -> None
         used.remove()
 
 
+def test_remove_kills_what_is_left(groups: Groups) -> None:
+    """What has escaped every other way of ending a sandbox does not outlive its group."""
+    group = groups.make("0", GroupLimits(max_processes=5))
+    with _joined(group, "os.setsid()") as process:
+        group.remove()
+        assert process.wait() == -signal.SIGKILL
+    assert not (groups.folders[-1] / "0").exists()
+
+
 def test_no_descriptor_is_left(groups: Groups) -> None:
     """A group gives back all that it opened, also when it could not be made."""
     before = len(list(Path("/dev/fd").iterdir()))
