@@ -66,14 +66,14 @@ class Record:
             return statistics.median(statistics.median(values) for values in repetitions)
         return percentile([value for values in repetitions for value in values], percent)
 
-    def ratio(self, above: str, below: str, measure: str, percent: float) -> float | None:
-        """Return how many times more one contender has than another, or None if either has nothing.
+    def ratio(self, above: tuple[str, str], below: tuple[str, str], percent: float) -> float | None:
+        """Return how many times more one (contender, measure) has than another; None if either has nothing.
 
         For medians the median of the repetitions' ratios where both have as many repetitions.
         """
-        over, under = self.repetitions(above, measure), self.repetitions(below, measure)
+        over, under = self.repetitions(*above), self.repetitions(*below)
         if percent == 50 and len(over) == len(under) > 0:
             pairs = [(statistics.median(a), statistics.median(b)) for a, b in zip(over, under, strict=True)]
             return statistics.median(a / b for a, b in pairs) if all(b for _, b in pairs) else None
-        a, b = self.value(above, measure, percent), self.value(below, measure, percent)
+        a, b = self.value(*above, percent), self.value(*below, percent)
         return a / b if a is not None and b else None

@@ -29,6 +29,9 @@ class Figure:
     is_rate: bool = False
     """Whether more is better."""
 
+    peer_measure: str | None = None
+    """What peers are compared by where it is not the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -67,8 +70,8 @@ class Line:
         return self.times[0] if self.times else None
 
 
-def figures(levels: Sequence[int]) -> list[Figure]:
-    """Return all figures, given how many sandboxes were held at once."""
+def figures(levels: Sequence[int], peer_levels: Sequence[int] = ()) -> list[Figure]:
+    """Return all figures, given how many sandboxes and how many kernels of peers were held at once."""
     latency = [
         Figure("acquire, warm, p50", "warm_s", "ms", goal=1),
         Figure("acquire, warm, p99", "warm_s", "ms", 99, goal=5),
@@ -92,18 +95,22 @@ def figures(levels: Sequence[int]) -> list[Figure]:
         Figure("start, cell and end, per second", "cycles_hz", "1/s", is_rate=True),
         Figure("open: zygote, imports, first one", "open_s", "s"),
     ]
-    crowds = [_crowd(n) for n in levels]
+    crowds = [_crowd(n, n if n in peer_levels else max(peer_levels, default=n)) for n in levels]
     return [*latency, *starts, *itertools.chain.from_iterable(crowds)]
 
 
-def _crowd(n: int) -> list[Figure]:
+def _crowd(n: int, n_peer: int) -> list[Figure]:
+    beside = f" (peers: {n_peer})" if n_peer != n else ""
     return [
-        Figure(f"memory of each of {n} idle", f"pss_bytes_{n}", "MB", goal=7, min_times=15),
-        Figure("  with its part of the zygote", f"pss_all_bytes_{n}", "MB"),
-        Figure("  free memory that it takes", f"available_bytes_{n}", "MB"),
+        Figure(f"memory of each of {n} idle{beside}", f"pss_bytes_{n}", "MB", goal=7, min_times=15,
+               peer_measure=f"pss_bytes_{n_peer}"),
+        Figure("  with its part of the zygote", f"pss_all_bytes_{n}", "MB",
+               peer_measure=f"pss_all_bytes_{n_peer}"),
+        Figure("  free memory that it takes", f"available_bytes_{n}", "MB",
+               peer_measure=f"available_bytes_{n_peer}"),
         Figure(f"{n} at once, all ready in", f"{n}_at_once_s", "s", goal=8 if n == 256 else None),
         Figure(f"{n} at once, all gone in", f"{n}_gone_at_once_s", "s"),
-    ]
+    ]  # fmt: skip
 
 
 def _levels(record: Record, contender: str) -> list[int]:
@@ -116,24 +123,27 @@ def _levels(record: Record, contender: str) -> list[int]:
 
 def lines(record: Record, ours: str, peers: Sequence[str]) -> list[Line]:
     """Return the figures that something was measured for, in order."""
-    found = [_line(record, figure, ours, peers) for figure in figures(_levels(record, ours))]
+    peer_levels = _levels(record, peers[0]) if peers else ()
+    found = [_line(record, figure, ours, peers) for figure in figures(_levels(record, ours), peer_levels)]
     return [line for line in found if line.ours is not None or any(v is not None for v in line.peers)]
 
 
 def _line(record: Record, figure: Figure, ours: str, peers: Sequence[str]) -> Line:
     measure, percent = figure.measure, figure.percent
+    theirs = figure.peer_measure or measure
 
-    def value(contender: str) -> float | None:
+    def value(contender: str, measure: str) -> float | None:
         raw = record.value(contender, measure, percent)
         return None if raw is None else raw * _FACTORS[figure.unit]
 
     times = [
-        record.ratio(ours, peer, measure, percent)
+        record.ratio((ours, measure), (peer, theirs), percent)
         if figure.is_rate
-        else record.ratio(peer, ours, measure, percent)
+        else record.ratio((peer, theirs), (ours, measure), percent)
         for peer in peers
     ]
-    return Line(figure, value(ours), tuple(map(value, peers)), tuple(times), record.n(ours, measure))
+    values = [value(peer, theirs) for peer in peers]
+    return Line(figure, value(ours, measure), tuple(values), tuple(times), record.n(ours, measure))
 
 
 def render(lines: Sequence[Line], ours: str, peers: Sequence[str]) -> str:
@@ -170,7 +180,10 @@ def started_only(record: Record, ours: str, others: Sequence[str]) -> list[str]:
     """Return a line for each of those that were only started, to compare with."""
     found = []
     for name in others:
-        median_s, times = record.value(name, "start_s", 50), record.ratio(name, ours, "start_s", 50)
+        median_s, times = (
+            record.value(name, "start_s", 50),
+            record.ratio((name, "start_s"), (ours, "start_s"), 50),
+        )
         if median_s is not None:
             n = record.n(name, "start_s")
             found.append(f"{name}: started in {_number(1e3 * median_s)} ms p50, n {n}{_in_brackets(times)}")

@@ -51,7 +51,7 @@ def test_a_ratio_is_made_in_each_repetition() -> None:
     for slowness in (1.0, 10.0, 3.0):
         record.add("cold", "start_s", [4.0 * slowness])
         record.add("ours", "start_s", [1.0 * slowness, 1.0 * slowness])
-    assert record.ratio("cold", "ours", "start_s", 50) == 4.0
+    assert record.ratio(("cold", "start_s"), ("ours", "start_s"), 50) == 4.0
 
 
 def test_a_ratio_of_unlike_repetitions_is_one_of_medians() -> None:
@@ -60,7 +60,7 @@ def test_a_ratio_of_unlike_repetitions_is_one_of_medians() -> None:
     record.add("ours", "starts_hz", [40.0])
     record.add("ours", "starts_hz", [60.0])
     record.add("cold", "starts_hz", [2.0])
-    assert record.ratio("ours", "cold", "starts_hz", 50) == 25.0
+    assert record.ratio(("ours", "starts_hz"), ("cold", "starts_hz"), 50) == 25.0
 
 
 @pytest.mark.parametrize("percent", [50, 99])
@@ -71,9 +71,9 @@ def test_what_was_not_measured_has_no_value(percent: float) -> None:
     record.add("cold", "start_s", [1.0])
     record.add("idle", "start_s", [0.0])
     assert record.value("ours", "start_s", percent) is None
-    assert record.ratio("cold", "ours", "start_s", percent) is None
-    assert record.ratio("nobody", "cold", "start_s", percent) is None
-    assert record.ratio("cold", "idle", "start_s", percent) is None
+    assert record.ratio(("cold", "start_s"), ("ours", "start_s"), percent) is None
+    assert record.ratio(("nobody", "start_s"), ("cold", "start_s"), percent) is None
+    assert record.ratio(("cold", "start_s"), ("idle", "start_s"), percent) is None
     assert record.n("ours", "start_s") == 0
 
 

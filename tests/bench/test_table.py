@@ -73,6 +73,17 @@ def test_a_ratio_without_a_peer_is_not_judged() -> None:
     assert line.is_judged  # by its limit
 
 
+def test_memory_of_a_larger_crowd_is_beside_the_peers_largest() -> None:
+    """As the title says; a level that the peer has is beside the peer's own."""
+    record = record_of(
+        {"pss_bytes_64": [7e6], "pss_bytes_256": [5e6]}, {"pss_bytes_16": [96e6], "pss_bytes_64": [91e6]}
+    )
+    small, large = (line for line in lines(record, "ours", ["cold"]))
+    assert (small.figure.title, small.times) == ("memory of each of 64 idle", (13,))
+    assert (large.figure.title, large.times) == ("memory of each of 256 idle (peers: 64)", (18.2,))
+    assert (small.missed, large.missed) == (["13.0 x, not 15 x"], [])
+
+
 def test_what_nobody_measured_has_no_line() -> None:
     """No line without a number; one for what only a peer was measured for."""
     found = lines(record_of({}, {"cell_s": [0.006]}), "ours", ["cold"])
