@@ -19,6 +19,8 @@ LEAF = "kf-leaf"
 """The group that this process goes into, so that the one above can be divided; it stays as long as that."""
 
 _UNLIMITED_BYTES = 2**60  # version 1 says "none" by a number as large as it can hold
+_BOUNDS = {"memory", "pids"}
+_LACKING = "this system's kernel does not offer it"
 _REMEDY_V2 = "start under `systemd-run --user --scope -p Delegate=yes`, or as root"
 
 
@@ -98,18 +100,19 @@ def find(process: Path = Path("/proc/self")) -> Hierarchies:
 def _place_v2(mount: Mount, wanted: frozenset[str]) -> tuple[Hierarchy | None, str]:
     """Return where groups can be made in the unified hierarchy, and what is in the way of the rest."""
     offered = wanted & _words(mount.own / "cgroup.controllers")
-    if not offered & {"memory", "pids"}:
-        above = wanted & _words(mount.top / "cgroup.controllers")
-        reason = f"not given to {mount.own}: {_REMEDY_V2}" if above else "this system's kernel lacks it"
-        return None, reason
-    if _is_ours_alone(mount.own):
-        return Hierarchy(2, mount.own, offered, must_move=True), f"not given to {mount.own}: {_REMEDY_V2}"
-    if _is_writable(mount.own) and not (mount.own / "cgroup.type").exists():
-        return Hierarchy(2, mount.own, offered), ""  # the root alone may hold processes and bound children
+    if offered & _BOUNDS:
+        if _is_writable(mount.own) and not (mount.own / "cgroup.type").exists():
+            return Hierarchy(
+                2, mount.own, offered
+            ), _LACKING  # the root alone may hold processes and bound others
+        if _is_ours_alone(mount.own):
+            return Hierarchy(2, mount.own, offered, must_move=True), f"not given to {mount.own}: {_REMEDY_V2}"
     for folder in _upwards(mount.own, mount.top):
         enabled = wanted & _words(folder / "cgroup.subtree_control")
-        if enabled & {"memory", "pids"} and _is_writable(folder):
+        if enabled & _BOUNDS and _is_writable(folder):
             return Hierarchy(2, folder, enabled), f"not enabled in {folder}/cgroup.subtree_control"
+    if not wanted & _words(mount.top / "cgroup.controllers"):
+        return None, _LACKING
     return (
         None,
         f"{mount.own} cannot be divided: it is not yours to write, or not for you alone; {_REMEDY_V2}",

@@ -14,8 +14,8 @@ import pytest
 
 from sandbox_pool import hierarchies
 from sandbox_pool.cgroups import Counters, Group, GroupLimits, Groups, open_groups, try_out
-from sandbox_pool.group_folders import remove_abandoned
-from sandbox_pool.hierarchies import LEAF, Hierarchies, Hierarchy, find, free_memory_bytes
+from sandbox_pool.group_folders import kill, locked_folder, remove_abandoned, remove_pool
+from sandbox_pool.hierarchies import LEAF, Hierarchies, Hierarchy, find, free_memory_bytes, read_mounts
 
 MIB = 1 << 20
 
@@ -35,6 +35,8 @@ class FakeSystem:
         at = self.top / f"fs-{len(self.mounts)}"
         own = at / group.removeprefix("" if root == "/" else root).lstrip("/")
         own.mkdir(parents=True)
+        if kind == "cgroup2":
+            (at / "cgroup.controllers").write_text("cpu memory pids hugetlb")
         for name, text in files.items():
             (own / name.replace("__", ".")).write_text(text)
         mounted = str(at).replace(" ", r"\040")
@@ -99,7 +101,8 @@ def test_hybrid_system_takes_each_controller_where_it_is(system: FakeSystem) -> 
     found = find(system.process)
     assert found.places == (Hierarchy(1, pids, frozenset({"pids"})),)
     assert found.missing.keys() == {"memory", "cpu"}
-    assert str(own) in found.missing["memory"] or "lacks it" in found.missing["memory"]
+    assert "does not offer" in found.missing["memory"]
+    assert own.is_dir()
 
 
 def test_version_2_given_to_us_alone(system: FakeSystem) -> None:
@@ -128,6 +131,16 @@ def test_version_2_divided_above(system: FakeSystem) -> None:
     found = find(system.process)
     assert found.places == (Hierarchy(2, own.parent, frozenset({"memory", "pids"})),)
     assert "cgroup.subtree_control" in found.missing["cpu"]
+
+
+def test_version_2_divided_further_above(system: FakeSystem) -> None:
+    """Where the group that we are in is given nothing, one that lies further up may be."""
+    own = system.mount("cgroup2", "rw", group="/user/app/b.scope", cgroup__controllers="", cgroup__procs="1\n2\n",
+                       cgroup__type="domain")  # fmt: skip
+    user = own.parent.parent
+    (user / "cgroup.procs").touch()
+    (user / "cgroup.subtree_control").write_text("memory pids\n")
+    assert find(system.process).places == (Hierarchy(2, user, frozenset({"memory", "pids"})),)
 
 
 def test_leaf_of_an_earlier_pool_is_not_nested(system: FakeSystem) -> None:
@@ -446,6 +459,23 @@ def test_no_descriptor_is_left(groups: Groups) -> None:
         groups.make("1", GroupLimits(memory_bytes=MIB, max_processes=5))
     kept.remove()
     assert len(list(Path("/dev/fd").iterdir())) == before
+
+
+def test_version_2_kills_at_one_word(tmp_path: Path) -> None:
+    """Where version 2 is mounted, with whichever controllers, all of a group is killed by cgroup.kill."""
+    unified = next((mount for mount in read_mounts(Path("/proc/self")) if mount.version == 2), None)
+    if unified is None or not os.access(unified.own, os.W_OK):
+        pytest.skip("version 2 is not mounted here, or not ours to write")
+    folder, lock = locked_folder(unified.own)
+    try:
+        join = f"open({str(folder / 'cgroup.procs')!r}, 'w').write('0')\n"
+        with _ready(join + "import os\nif not os.fork(): os.setsid()") as process:
+            kill(folder, frozenset())
+            assert process.wait() == -signal.SIGKILL
+    finally:
+        remove_pool(folder)
+        os.close(lock)
+    assert not folder.exists()
 
 
 def test_only_wanted_hierarchies_are_joined(groups: Groups) -> None:
