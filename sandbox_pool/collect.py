@@ -38,7 +38,7 @@ class CollectedFile:
 
     n_bytes: int = 0
     sha256: str = ""
-    data: bytes | None = None
+    data: bytes | None = field(default=None, repr=False)
     """The content; None when it was copied below `into`, or not taken."""
 
     problem: str | None = None
