@@ -3,10 +3,11 @@
 A frame is one byte of kind, four bytes of length (big-endian) and so many bytes of payload.
 
 Code in a cell may raise from anywhere: KeyboardInterrupt by the sandbox's init, a TimeoutError of its own
-SIGALRM handler, an exception that another thread plants. It may also print from a signal handler while we
-are in the middle of sending. So the state here is always whole: output waits as a list of items, bytes that
-the socket has taken are counted by C code alone (`list.extend(map(send, ...))`), and two statements without
-a call between them are one step to CPython, which looks for signals only after calls and at jumps back.
+SIGALRM handler (an OSError that has no errno, by which it is told from ours), an exception that another
+thread plants. It may also print from a signal handler while we are in the middle of sending. So the state
+here is always whole: output waits as a list of items, bytes that the socket has taken are counted by C code
+alone (`list.extend(map(send, ...))`), and two statements without a call between them are one step to
+CPython, which looks for signals only after calls and at jumps back.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ class Pipes:
         """Return whether the manager has read everything; True where that cannot be known."""
         try:
             return all(fcntl.ioctl(end, termios.FIONREAD, b"\0\0\0\0") == b"\0\0\0\0" for end in self._ends)
-        except OSError:
+        except OSError as error:
+            if error.errno is None:
+                raise  # a TimeoutError of the code's own signal handler, for one
             return True
 
     def wait_until_empty(self) -> None:
@@ -162,6 +165,8 @@ class Writer:
             except BlockingIOError:
                 _wait_for(self._sock, select.POLLOUT)
             except OSError as error:
+                if error.errno is None:
+                    raise
                 raise ChannelClosed from error
             self._account()
 
@@ -172,38 +177,48 @@ class Writer:
 
 
 class Reader:
-    """Frames in. For one thread; `receive` may be interrupted anywhere by an exception and called again."""
+    """Frames in. For one thread; an exception that interrupts it anywhere costs no frame."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._chunks: list[bytes] = []
         self._buffer = bytearray()
+        self._end = 0  # of the frame that was returned last
 
     def receive(self) -> tuple[bytes, bytes] | None:
-        """Return the next frame's kind and payload, or None when the manager has hung up. Blocks."""
-        while (found := self._parse()) is None:
+        """Return the next frame's kind and payload, or None when the manager has hung up. Blocks.
+
+        It is the next one until it is accepted.
+        """
+        while (end := self._first_end()) is None:
             try:
                 self._chunks.extend(map(self._sock.recv, (65536,)))
             except BlockingIOError:
                 _wait_for(self._sock, select.POLLIN)
-            except OSError:
+            except OSError as error:
+                if error.errno is None:
+                    raise
                 return None
             if self._chunks and self._chunks[-1] == b"":
                 return None
+        found = bytes(self._buffer[:1]), bytes(self._buffer[5:end])
+        self._end = end
         return found
 
-    def _parse(self) -> tuple[bytes, bytes] | None:
+    def accept(self) -> None:
+        """Go on to the next frame, once."""
+        del self._buffer[: self._end]
+        self._end = 0
+
+    def _first_end(self) -> int | None:
+        """Return where the first frame ends, if it is whole."""
         fresh = b"".join(self._chunks)
         self._buffer += fresh
         del self._chunks[:]
         if len(self._buffer) < 5:
             return None
         end = 5 + int.from_bytes(self._buffer[1:5], "big")
-        if len(self._buffer) < end:
-            return None
-        found = bytes(self._buffer[:1]), bytes(self._buffer[5:end])
-        del self._buffer[:end]
-        return found
+        return end if end <= len(self._buffer) else None
 
 
 def _wait_for(sock: socket.socket, event: int) -> None:

@@ -57,8 +57,14 @@ class Front:
         """Send the reply and say that all output has been sent."""
 
     def receive(self) -> Request | None:
-        """Return the next request, or None when there will be none. Blocks."""
+        """Return the next request, or None when there will be none. Blocks.
+
+        It is the next one until it is accepted: an exception on the way costs no request.
+        """
         return None
+
+    def accept(self, request: Request) -> None:
+        """Go on to the next request, once, however often this one is accepted."""
 
     def say_ready(self) -> None:
         """Tell the manager that requests are welcome."""

@@ -88,7 +88,7 @@ class Interrupts:
         is_forced, self._is_forced = self._is_forced, False
         try:
             return bool(os.read(self._pipe, 64)) or is_forced
-        except OSError:
+        except BlockingIOError:
             return is_forced
 
 

@@ -100,7 +100,8 @@ class JupyterFront(Front):
         self._wake_r, self._wake_w = os.pipe()
         os.set_blocking(self._wake_r, False)
         os.set_blocking(self._wake_w, False)
-        self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
+        self._requests: collections.deque[Request] = collections.deque()
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self._outgoing: collections.deque[tuple[Any, ...]] = collections.deque()
         self._thread = threading.Thread(target=self._carry, name="jupyter", daemon=True)
@@ -148,7 +149,14 @@ class JupyterFront(Front):
 
     def receive(self) -> Request | None:
         """Return the next request."""
-        return self._requests.get()
+        while not self._requests:
+            self._bell.get()
+        return self._requests[0]
+
+    def accept(self, request: Request) -> None:
+        """Go on to the next request."""
+        if self._requests and self._requests[0] is request:
+            del self._requests[0]
 
     def ask(self, prompt: str, *, is_secret: bool) -> str | None:
         """Return what the client's user has typed, or None if the client does not take such requests."""
@@ -257,7 +265,8 @@ class JupyterFront(Front):
             return
         if socket is self._control and request.type in ("interrupt_request", "shutdown_request"):
             self._interrupts.force()
-        self._requests.put(request)
+        self._requests.append(request)
+        self._bell.put(None)
 
 
 def bound(context: Any, kind: int, listener: int) -> Any:

@@ -37,6 +37,7 @@ class PrivateFront(Front):
         self._max_message_chars = max_message_chars
         self._n_held_chars = 0
         self._sent_at = 0.0
+        self._concluded = ""
 
     def say_ready(self) -> None:
         """Tell the manager that requests are welcome."""
@@ -62,11 +63,7 @@ class PrivateFront(Front):
         """Take text, and send it when it ends a line or has waited."""
         self._writer.add_text(_KINDS[name], text)
         self._n_held_chars += len(text)
-        if (
-            "\n" in text
-            or self._n_held_chars > _MAX_HELD_CHARS
-            or monotonic() - self._sent_at > _MAX_HELD_S
-        ):
+        if "\n" in text or self._n_held_chars > _MAX_HELD_CHARS or monotonic() - self._sent_at > _MAX_HELD_S:
             self.flush()
 
     def flush(self) -> None:
@@ -76,15 +73,14 @@ class PrivateFront(Front):
         self._sent_at = monotonic()
 
     def conclude(self, kind: str, content: dict[str, Any]) -> None:
-        """Send reply and idle, whatever a late signal handler raises meanwhile."""
+        """Send reply and idle, once, whatever a late signal handler raises meanwhile."""
         frames = b""
-        is_queued = False
         for n_tried in range(_MAX_TRIES):
             try:
                 frames = frames or self._last_words(kind, content)
-                if not is_queued:
-                    self._writer.items += [(b"", frames)]  # no call, so that no signal comes in between
-                    is_queued = True
+                if self._concluded != self.request.msg_id:
+                    self._writer.items += [(b"", frames)]  # no call up to the next line, so no signal either
+                    self._concluded = self.request.msg_id
                 self.flush()
                 return
             except ChannelClosed:
@@ -104,7 +100,12 @@ class PrivateFront(Front):
             if kind == b"x":
                 name, msg_id, content = payload.split(b"\0", 2)
                 return Request(name.decode(), msg_id.decode(), json.loads(content))
+            self._reader.accept()
         return None
+
+    def accept(self, request: Request) -> None:
+        """Go on to the next request."""
+        self._reader.accept()
 
     def become_child(self) -> None:
         """Leave the channel to the parent."""

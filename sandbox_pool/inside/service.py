@@ -35,6 +35,9 @@ class Service:
         self._front = front
         self._interrupts = interrupts
         self._is_over = False
+        self._current: Request | None = None
+        self._has_begun = False
+        self._content: Content | None = None
         self._answers: Mapping[str, Callable[[Content], Content]] = {
             "execute_request": self._execute,
             "kernel_info_request": lambda _: kernel_info(),
@@ -52,38 +55,53 @@ class Service:
     def serve(self) -> None:
         """Answer requests until the manager hangs up or one ends the kernel.
 
-        Signal handlers and threads of the code may raise in here at any time; that must not end it.
+        Signal handlers and threads of the code may raise in here at any time. That must neither end the
+        kernel nor leave a request without its answer or run one twice, so each step can be taken up where it
+        broke off.
         """
-        while not self._is_over:
+        while not (self._is_over and self._current is None):
             try:
-                request = self._front.receive()
-                if request is None:
-                    return
-                self.answer(request)
+                self._step()
             except ChannelClosed:
                 return
             except BaseException:
                 continue
 
-    def answer(self, request: Request) -> None:
-        """Answer one request. A process that the code forked ends here, with its cell."""
-        self._front.begin(request)
-        content: Content = {"status": "error", "ename": "RuntimeError", "evalue": "unknown", "traceback": []}
-        answer = self._answers.get(request.type)
-        try:
-            if answer is not None:
-                content = answer(request.content)
-        except ChannelClosed:
-            raise
-        except BaseException as error:
-            content.update(ename=type(error).__name__, evalue=text_of(error))
+    def _step(self) -> None:
+        """Answer one request, or what is left to do of it. A process that the code forked ends here."""
+        if self._current is None:
+            request = self._front.receive()
+            if request is None:
+                raise ChannelClosed
+            self._content, self._has_begun, self._current = None, False, request
+        request = self._current
+        self._front.accept(request)
+        if not self._has_begun:
+            self._front.begin(request)
+            self._has_begun = True
+            self._content = self._answer(request)
+        content = self._content or {"status": "error", "ename": "TimeoutError", "evalue": "", "traceback": []}
         if self._front.is_child:
             flush_streams(with_ours=True)
             os._exit(0 if content["status"] == "ok" else 1)
-        if answer is not None and request.type.endswith("_request"):
-            self._front.conclude(request.type[: -len("request")] + "reply", content)
-        else:
-            self._front.conclude("", {})
+        is_known = request.type in self._answers
+        self._front.conclude(request.type[: -len("request")] + "reply" if is_known else "", content)
+        self._current = None
+
+    def _answer(self, request: Request) -> Content:
+        """Return the reply to a request; what cannot be answered is an error."""
+        try:
+            answer = self._answers.get(request.type)
+            return answer(request.content) if answer is not None else {"status": "ok"}
+        except ChannelClosed:
+            raise
+        except BaseException as error:
+            return {
+                "status": "error",
+                "ename": type(error).__name__,
+                "evalue": text_of(error),
+                "traceback": [],
+            }
 
     # -- cells
 

@@ -65,6 +65,7 @@ def warm_up_cells() -> Iterator[str]:
 def forget(shell: ZMQInteractiveShell) -> None:
     """Undo what cells leave in a shell and its process."""
     shell.reset(new_session=True)
+    shell.user_ns.update({"_": "", "__": "", "___": ""})  # as in a new shell
     shell.payload_manager.clear_payload()
     shell.last_execution_result = None
     shell.last_traceback = None

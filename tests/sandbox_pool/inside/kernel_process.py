@@ -9,10 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,20 @@ sys.path[:] = [entry for entry in sys.path if entry not in ("", settings["inside
 for name, path in (("sandbox_pool", []), ("sandbox_pool.inside", [settings["inside"]])):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = path
+if settings["writable"]:
+    import ctypes, fcntl, struct
+    libc = ctypes.CDLL(None, use_errno=True)
+    def call(name, *arguments):
+        if getattr(libc, name)(*arguments) != 0:
+            raise OSError(ctypes.get_errno(), name)
+    call("unshare", 0x40020000)  # network and mounts
+    link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    fcntl.ioctl(link, 0x8914, struct.pack("16sH14x", b"lo", 0x41))
+    link.close()
+    call("mount", b"none", b"/", None, ctypes.c_ulong(1 << 18 | 16384), None)  # private
+    folder = settings["writable"].encode()
+    call("mount", folder, folder, None, ctypes.c_ulong(4096), None)  # bind
+    call("mount", b"none", b"/", None, ctypes.c_ulong(32 | 4096 | 1), None)  # remount read-only
 for name in settings["preload"]:
     __import__(name)
 from sandbox_pool.inside import kernel
@@ -114,17 +128,34 @@ class Outcome:
 
 
 class KernelServer:
-    """Forks kernels from one prepared process. Close it: its kernels end with their channels."""
+    """Forks kernels from one prepared process. Close it: its kernels end with their channels.
 
-    def __init__(self, preload: Sequence[str] = (), kind: str = "lean", python: str = sys.executable) -> None:
+    With `writable`, for recorded code, as root: no network, and of the root file system only that folder
+    can be written.
+    """
+
+    def __init__(
+        self,
+        preload: Sequence[str] = (),
+        kind: str = "lean",
+        python: str = sys.executable,
+        writable: Path | None = None,
+    ) -> None:
         self._control, theirs = socket.socketpair()
-        settings = {"inside": str(INSIDE), "project": str(INSIDE.parents[1]), "preload": preload, "kind": kind, "control": theirs.fileno()}
+        settings = {
+            "writable": str(writable) if writable else None,
+            "inside": str(INSIDE),
+            "project": str(INSIDE.parents[1]),
+            "preload": preload,
+            "kind": kind,
+            "control": theirs.fileno(),
+        }
         self.process = subprocess.Popen(
             [python, "-s", "-P", "-c", _SERVER, json.dumps(settings)],
             pass_fds=[theirs.fileno()], cwd="/", stdin=subprocess.DEVNULL,
             env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "MPLBACKEND": "module://matplotlib_inline.backend_inline",
                  "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "LANG": "C.UTF-8",
-                 "MPLCONFIGDIR": "/tmp"},
+                 "MPLCONFIGDIR": tempfile.gettempdir()},
         )  # fmt: skip
         theirs.close()
         self.facts = self._answer()
@@ -195,6 +226,7 @@ class Kernel:
         self._buffer = b""
         self._outcome = Outcome()
         self._is_idle = False
+        self._status: int | None = None
         self.is_over = False
 
     def wait_until_ready(self, within_s: float = 10) -> None:
@@ -219,8 +251,12 @@ class Kernel:
         self, kind: str, content: dict[str, Any], *, timeout_s: float = 20, interrupt_on: str | None = None
     ) -> Outcome:
         """Send a request and return what came until idle, and the reply."""
-        began_at = time.perf_counter()
         self.post(kind, content)
+        return self.wait_for_idle(timeout_s, interrupt_on)
+
+    def wait_for_idle(self, timeout_s: float = 20, interrupt_on: str | None = None) -> Outcome:
+        """Return what has come until idle."""
+        began_at = time.perf_counter()
         deadline = time.monotonic() + timeout_s
         while not (self._is_idle or self.is_over):
             left = deadline - time.monotonic()
@@ -254,15 +290,18 @@ class Kernel:
             self._read(0.1)
 
     def close(self) -> int:
-        """Hang up and return the exit status."""
+        """Hang up and return the exit status. Idempotent."""
+        if self._status is not None:
+            return self._status
         self.channel.close()
         for fd in (*self._pipes.values(), self._interrupt):
             os.close(fd)
-        return self._server.wait(self.pid)
+        self._status = self._server.wait(self.pid)
+        return self._status
 
     def kill(self) -> None:
         """End it and whatever is in its group."""
-        with suppress(ProcessLookupError):
+        if self._status is None:
             os.killpg(self.pid, signal.SIGKILL)
         self.close()
 

@@ -61,7 +61,9 @@ def test_first_cell_finds_nothing_of_the_warm_up(kernel: Kernel) -> None:
 
 def test_nothing_of_ours_can_be_imported(kernel: Kernel) -> None:
     """Neither sys.modules nor the search path leads to the kernel's own modules or the project."""
-    seen = kernel.run("import sys\nprint([m for m in sys.modules if 'sandbox_pool' in m])\nimport sandbox_pool")
+    seen = kernel.run(
+        "import sys\nprint([m for m in sys.modules if 'sandbox_pool' in m])\nimport sandbox_pool"
+    )
     assert seen.stdout == "[]\n"
     assert seen.error == ("ModuleNotFoundError", "No module named 'sandbox_pool'")
 
@@ -201,12 +203,16 @@ def test_figures(kernel: Kernel) -> None:
     assert (kinds(seen), seen.n_images) == (["display_data", "stdout", "display_data"], 2)
     assert kernel.run("1").n_images == 0
     assert kernel.run("%matplotlib inline\n_ = plt.plot([1, 2])").n_images == 1
-    assert kernel.run("import matplotlib\nmatplotlib.use('agg')\n_ = plt.plot([1, 2])\nplt.show()").n_images == 0
+    assert (
+        kernel.run("import matplotlib\nmatplotlib.use('agg')\n_ = plt.plot([1, 2])\nplt.show()").n_images == 0
+    )
 
 
 def test_pandas_prints_as_in_a_notebook(kernel: Kernel) -> None:
     """Tables have html, and as many columns as in a notebook rather than as fit into a terminal."""
-    seen = kernel.run("import pandas as pd\ndf = pd.DataFrame([range(30)])\nprint(df)\nprint(pd.get_option('display.max_columns'))\ndf")
+    seen = kernel.run(
+        "import pandas as pd\ndf = pd.DataFrame([range(30)])\nprint(df)\nprint(pd.get_option('display.max_columns'))\ndf"
+    )
     assert seen.stdout.splitlines()[-1] == "20"
     assert "..." in seen.stdout
     assert "text/html" in seen.contents("execute_result")[0]["data"]
@@ -235,7 +241,9 @@ def test_errors(kernel: Kernel, code: str, name: str, value: str) -> None:
     """An error is one message with name, value and a traceback without colours, and the reply says the same."""
     seen = kernel.run(code)
     (error,) = seen.contents("error")
-    shown = re.sub(r"<ipython-input-[^>]*>, line (\d)", lambda m: f"<ipython-input-...>, line {m[1]}", error["evalue"])
+    shown = re.sub(
+        r"<ipython-input-[^>]*>, line (\d)", lambda m: f"<ipython-input-...>, line {m[1]}", error["evalue"]
+    )
     assert (error["ename"], shown) == (name, value)
     assert {key: seen.reply[key] for key in ("status", *error)} == {"status": "error", **error}
     assert "\x1b" not in "".join(error["traceback"])
@@ -278,7 +286,10 @@ def test_repr_that_raises(kernel: Kernel) -> None:
         ("%%capture caught\nprint('x'); display(1)\n", ""),
         ("%%writefile f.py\nprint('run')\n", "Writing f.py\n"),
         ("%env GREETING=hi\n!echo $GREETING", "env: GREETING=hi\nhi\n"),
-        ("%alias_magic t timeit", "Created `%t` as an alias for `%timeit`.\nCreated `%%t` as an alias for `%%timeit`.\n"),
+        (
+            "%alias_magic t timeit",
+            "Created `%t` as an alias for `%timeit`.\nCreated `%%t` as an alias for `%%timeit`.\n",
+        ),
         ("!cat", ""),
     ],
 )
@@ -355,9 +366,13 @@ def test_asyncio(kernel: Kernel) -> None:
 
 def test_tasks_of_earlier_cells_go_on(kernel: Kernel) -> None:
     """A task made in one cell, with or without await, goes on while a later cell awaits."""
-    kernel.run("import asyncio\nasync def work():\n    await asyncio.sleep(0.01)\n    return 9\ntask = asyncio.create_task(work())")
+    kernel.run(
+        "import asyncio\nasync def work():\n    await asyncio.sleep(0.01)\n    return 9\ntask = asyncio.create_task(work())"
+    )
     assert kernel.run("await task").result == "9"
-    kernel.run("queue = asyncio.Queue()\nasync def fill():\n    await queue.put(1)\nt = asyncio.ensure_future(fill())")
+    kernel.run(
+        "queue = asyncio.Queue()\nasync def fill():\n    await queue.put(1)\nt = asyncio.ensure_future(fill())"
+    )
     assert kernel.run("await queue.get()").result == "1"
 
 
@@ -380,11 +395,15 @@ def test_threads_print(kernel: Kernel) -> None:
 
 def test_forked_child_does_not_speak_for_the_kernel(kernel: Kernel) -> None:
     """Of os.fork() in a cell the parent goes on; the child's prints come as raw output, and it ends with the cell."""
-    seen = kernel.run("import os\nprint('once', end='')\npid = os.fork()\nprint(pid == 0)\nif pid: os.waitpid(pid, 0)\npid == 0")
+    seen = kernel.run(
+        "import os\nprint('once', end='')\npid = os.fork()\nprint(pid == 0)\nif pid: os.waitpid(pid, 0)\npid == 0"
+    )
     assert seen.result == "False"
     assert sorted(seen.stdout.split()) == sorted(["onceFalse", "True"])
     assert ("raw", "True\n") in seen.events
-    seen = kernel.run("pid = os.fork()\nif pid == 0: 1/0\nprint(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))")
+    seen = kernel.run(
+        "pid = os.fork()\nif pid == 0: 1/0\nprint(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
+    )
     assert seen.stdout == "1\n"
     assert "ZeroDivisionError" in seen.stderr
     assert seen.error is None
@@ -403,7 +422,9 @@ def test_multiprocessing(kernel: Kernel) -> None:
 
 def test_children_inherit_nothing(kernel: Kernel) -> None:
     """A program that a cell starts has the three usual descriptors and default signals."""
-    seen = kernel.run("import os\nos.system('ls /proc/self/fd; grep -E \"Sig(Ign|Blk)\" /proc/self/status')", timeout_s=10)
+    seen = kernel.run(
+        "import os\nos.system('ls /proc/self/fd; grep -E \"Sig(Ign|Blk)\" /proc/self/status')", timeout_s=10
+    )
     numbers = [word for word in seen.stdout.split() if word.isdigit() and len(word) < 4]
     assert numbers == ["0", "1", "2", "3"]  # 3 is the listing
 
@@ -482,7 +503,10 @@ def test_other_requests(kernel: Kernel) -> None:
     """What Jupyter clients ask beside cells is answered."""
     info = kernel.request("kernel_info_request", {}).reply
     assert (info["protocol_version"], info["language_info"]["name"]) == ("5.4", "python")
-    assert kernel.request("is_complete_request", {"code": "for x in y:"}).reply == {"status": "incomplete", "indent": "    "}
+    assert kernel.request("is_complete_request", {"code": "for x in y:"}).reply == {
+        "status": "incomplete",
+        "indent": "    ",
+    }
     assert kernel.request("is_complete_request", {"code": "1"}).reply == {"status": "complete"}
     kernel.run("variable = 5")
     reply = kernel.request("complete_request", {"code": "x = varia", "cursor_pos": 9}).reply
