@@ -54,7 +54,7 @@ def test_a_quick_run_measures_everything_and_leaves_nothing(
     assert all(
         row["peers"][0] is not None for row in found["table"] if row["min_times"] and "8" not in row["title"]
     )
-    assert found["failures"] == {"ours": [], "cold kernel": []}
+    assert found["failures"] == {"ours": [], "cold kernel": [], "cold kernel without wait_for_ready": []}
     assert found["n_left"] == {"ours": 0, "cold kernel": 0}
     assert found["about"]["capabilities"]["tier"] in found["about"]["tier"]
     assert "trivial cell, p50" in capsys.readouterr().out
