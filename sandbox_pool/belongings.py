@@ -44,6 +44,7 @@ class Host:
     uids: UidRange | None
     """Uids to give away in the other tiers; None unless started as root."""
 
+    profiles: Mapping[str, Profile]
     groups: Groups | None
     """Control groups; None where they cannot be made."""
 
@@ -72,6 +73,7 @@ def take_host(config: PoolConfig, *, trusted_code: bool) -> Host:
         UnsupportedHost: this machine cannot hold such sandboxes; says what would help.
     """
     raise_descriptor_limit()
+    profiles = {name: config.profile_named(name) for name in (DEFAULT_PROFILE, *config.profiles)}
     facts = look(config)
     tier, said = choose_tier(config, facts, trusted_code=trusted_code)
     for warning in said:
@@ -81,20 +83,19 @@ def take_host(config: PoolConfig, *, trusted_code: bool) -> Host:
     uids = None if is_namespace else sandbox_uids()
     scratch, lock = make_scratch(config.scratch, for_other_uids=uids is not None)
     try:
-        groups = open_groups(facts.groups, _controllers(config)) if facts.groups.places else None
+        groups = open_groups(facts.groups, _controllers(profiles)) if facts.groups.places else None
     except OSError as error:
         os.close(lock)
         remove_tree(scratch)
         raise UnsupportedHost(
             f"control groups that were there a moment ago cannot be made: {error}"
         ) from error
-    return Host(tier, scratch, lock, uid, uids, groups, capabilities(config, facts, tier, said))
+    return Host(tier, scratch, lock, uid, uids, profiles, groups, capabilities(config, facts, tier, said))
 
 
-def _controllers(config: PoolConfig) -> frozenset[str]:
+def _controllers(profiles: Mapping[str, Profile]) -> frozenset[str]:
     """Return what is bounded for any of the profiles."""
-    profiles = [config.profile_named(name) for name in (DEFAULT_PROFILE, *config.profiles)]
-    return frozenset().union(*(group_limits(profile).controllers() for profile in profiles))
+    return frozenset().union(*(group_limits(profile).controllers() for profile in profiles.values()))
 
 
 class Belongings:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from sandbox_pool.capacity import Bound
-from sandbox_pool.config import PoolConfig
+from sandbox_pool.config import DEFAULT_PROFILE, PoolConfig
 from sandbox_pool.decisions import Kind
 from sandbox_pool.errors import (
     PoolTimeout,
@@ -104,7 +104,7 @@ class SandboxPool:
         """Of this machine, where it is less than the config's."""
 
         self._has_said_bound = False
-        self._known_profiles: set[str] = set()
+        self._known_profiles = {DEFAULT_PROFILE, *self.config.profiles}
         self._n_hits = 0
         self._n_misses = 0
         self._n_denied = 0
@@ -199,8 +199,7 @@ class SandboxPool:
     def _kind(self, spec: SandboxSpec) -> Kind:
         name = self.config.profile if spec.profile is None else spec.profile
         if name not in self._known_profiles:
-            self.config.profile_named(name)
-            self._known_profiles.add(name)
+            self.config.profile_named(name)  # raises
         return Kind(name, spec.workspace.absolute() if spec.workspace else None)
 
     async def _lease(self, stock: Stock, kind: Kind, *, is_first: bool = False) -> PooledSandbox:

@@ -16,7 +16,9 @@ DEFAULT_PRELOAD = ("numpy", "pandas", "matplotlib.pyplot")
 """What is imported before forking when a profile does not say, as far as it is installed."""
 
 _MAX_PIECE_CHARS = 1024 * 1024
-_PACKAGES = ("runner", "sandbox_pool", "bench_data", "scoring")
+_TOP = Path(__file__).resolve().parent.parent
+_OWN_PACKAGES = [str(_TOP / name) for name in ("runner", "sandbox_pool", "bench_data", "scoring")]
+"""Our own code, which no sandbox may read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def zygote_settings(
         "preload_optional": profile.preload is None,
         "mounts": [[str(source), target] for target, source in profile.mounts.items()],
         "extra_paths": [str(path) for path in profile.extra_paths],
-        "hidden": [str(path) for path in own_packages()],
+        "hidden": _OWN_PACKAGES,
         "workspaces": str(workspaces) if workspaces else None,
         "environment": kernel_environment(profile),
         "rlimits": resource_limits(profile, owns_uid=tier == "namespace" or uid is not None),
@@ -121,12 +123,6 @@ def zygote_settings(
         "scratch": str(scratch),
         "cgroups": [str(path) for path in cgroups],
     }
-
-
-def own_packages() -> list[Path]:
-    """Return the folders of our own code, which no sandbox may read."""
-    top = Path(__file__).resolve().parent.parent
-    return [top / name for name in _PACKAGES]
 
 
 def max_frame_bytes(config: PoolConfig) -> int:

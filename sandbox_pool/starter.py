@@ -44,7 +44,7 @@ class SandboxStarter:
 
     def bound(self) -> Bound:
         """See `pooled.Starter`."""
-        found = bound_of_sandboxes(read_resources(), NEEDS[self._config.profile_named(None).kernel])
+        found = bound_of_sandboxes(read_resources(), NEEDS[self._host.profiles[self._config.profile].kernel])
         if found.n_sandboxes < 1:
             raise UnsupportedHost(f"this machine has no room for a sandbox: {found.reason}")
         return found
@@ -55,7 +55,7 @@ class SandboxStarter:
 
     async def start(self, number: int, kind: Kind) -> KernelSandbox:
         """See `pooled.Starter`."""
-        profile = self._config.profile_named(kind.profile)
+        profile = self._host.profiles[kind.profile]
         belongings = Belongings(self._host, number, profile)
         sandbox = KernelSandbox(
             self._config,

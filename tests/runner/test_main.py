@@ -346,7 +346,9 @@ async def test_hostile_cells(tmp_path: Path) -> None:
 def test_full_disk_while_writing_the_journal(tmp_path: Path) -> None:
     """When the disk is full the run fails with a remedy, whole lines stay, and a resume goes on."""
     benchmark = write_tasks(tmp_path / "t.jsonl", *(f"s{i}" for i in range(30)))
-    command = ["runner", "--set", f"benchmark={benchmark}", "--model", "nop", "--run-dir", "r"]
+    # a tier that the small limit on files does not keep from being used
+    unsafe = ["--set", "sandbox.tier=process", "--set", "sandbox.allow_unsafe=true"]
+    command = ["runner", "--set", f"benchmark={benchmark}", "--model", "nop", "--run-dir", "r", *unsafe]
     full = subprocess.run(
         [sys.executable, "-m", *command],
         capture_output=True, text=True, check=False, cwd=tmp_path, env=clean_environment(), timeout=60,
