@@ -27,9 +27,9 @@ class Needs:
     """Processes and threads."""
 
 
-NEEDS = {"lean": Needs(12 * MIB, 14, 3), "ipykernel": Needs(32 * MIB, 22, 14)}
-"""By kernel: what was measured with numpy, pandas and matplotlib loaded (7 and 22 MiB, 10 and 17
-descriptors), and some room."""
+NEEDS = {"lean": Needs(12 * MIB, 12, 3), "ipykernel": Needs(32 * MIB, 18, 18)}
+"""By kernel: what was measured with numpy, pandas and matplotlib loaded (6 and 21 MiB, 9 and 13 descriptors
+and more during the start, 2 and 15 tasks), and some room."""
 
 RESERVED = Needs(96 * MIB, 128, 64)
 """For this process, a zygote and its keeper."""

@@ -355,6 +355,15 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -9
     neighbour.remove()
 
 
+def test_memory_of_a_group_is_what_is_free_in_it(groups: Groups) -> None:
+    """A process finds out how little its own group leaves it, as in a container."""
+    group = groups.make("0", GroupLimits(memory_bytes=300 * MIB))
+    code = "from sandbox_pool.hierarchies import free_memory_bytes\nassert 2**26 < free_memory_bytes() < 300 * 2**20"
+    with _joined(group, code):
+        pass
+    group.remove()
+
+
 def test_processes_are_bounded_and_all_killed(groups: Groups) -> None:
     """Forks beyond the bound fail and are counted; kill() takes what left its session as well."""
     group = groups.make("0", GroupLimits(max_processes=10))
