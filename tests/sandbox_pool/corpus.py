@@ -66,7 +66,9 @@ def recorded(data: Path, model: str) -> list[Script]:
 class Comparison:
     """Runs scripts in both kernels. Close it."""
 
-    def __init__(self, scratch: Path, preload: Sequence[str] = ("numpy", "pandas", "matplotlib.pyplot")) -> None:
+    def __init__(
+        self, scratch: Path, preload: Sequence[str] = ("numpy", "pandas", "matplotlib.pyplot")
+    ) -> None:
         self._scratch = scratch
         self._lean = KernelServer(preload, writable=scratch)
         self._reference = KernelServer(preload, "ipykernel", writable=scratch)
@@ -170,9 +172,7 @@ _BY_NATURE = (
 """Addresses, names of cells, durations and colours: what differs from one run of a kernel to the next as well."""
 
 
-def normal(
-    work: Path, stdout: str, result: str | None, error: tuple[str, str] | None, n_images: int
-) -> Seen:
+def normal(work: Path, stdout: str, result: str | None, error: tuple[str, str] | None, n_images: int) -> Seen:
     """Return what was seen, less what differs by nature."""
 
     def clean(text: str) -> str:

@@ -12,7 +12,9 @@ from tests.sandbox_pool.corpus import Comparison, Script, quickstart, recorded
 
 pytestmark = [
     pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="recorded code is only run where it can be kept from the disk"),
+    pytest.mark.skipif(
+        os.geteuid() != 0, reason="recorded code is only run where it can be kept from the disk"
+    ),
 ]
 
 EXPLAINED: dict[str, str] = {}

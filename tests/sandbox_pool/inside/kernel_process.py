@@ -155,10 +155,29 @@ class KernelServer:
             pass_fds=[theirs.fileno()], cwd="/", stdin=subprocess.DEVNULL,
             env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "MPLBACKEND": "module://matplotlib_inline.backend_inline",
                  "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "LANG": "C.UTF-8",
-                 "MPLCONFIGDIR": tempfile.gettempdir()},
+                 "MPLCONFIGDIR": str(writable or tempfile.gettempdir()), "TMPDIR": str(writable or tempfile.gettempdir())},
         )  # fmt: skip
         theirs.close()
         self.facts = self._answer()
+
+    def start_listening(
+        self, work: Path, folder: str, key: str, **start: Any
+    ) -> tuple[Kernel, dict[str, Any]]:
+        """Fork a kernel for Jupyter clients, listening in a folder; return it and its connection info."""
+        info = {
+            "ip": f"{folder}/k", "transport": "ipc", "key": key, "signature_scheme": "hmac-sha256",
+            "shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, "hb_port": 5,
+        }  # fmt: skip
+        listeners = [socket.socket(socket.AF_UNIX) for _ in range(5)]
+        for number, listener in enumerate(listeners, start=1):
+            listener.bind(f"{folder}/k-{number}")
+            listener.listen(16)
+        numbers = [listener.fileno() for listener in listeners]
+        kernel = self.start(work, front="jupyter", key=key, listeners=numbers, **start)
+        kernel.wait_until_ready()
+        for listener in listeners:
+            listener.close()
+        return kernel, info
 
     def start(
         self,
