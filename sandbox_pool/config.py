@@ -101,6 +101,8 @@ class Profile(BaseModel):
     @classmethod
     def _found_python(cls, python: Path) -> Path:
         """Return where it is; symbolic links stay, since a virtual environment is known by its own."""
+        if python.is_absolute():
+            return python
         is_name = python.parent == Path() and not python.is_file()
         return Path(shutil.which(python.name) or python) if is_name else python.absolute()
 
