@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from sandbox_pool.host import (
     unprivileged_uid,
 )
 from sandbox_pool.probe import capabilities, look
-from sandbox_pool.settings import Identity
+from sandbox_pool.settings import Front, Identity
 from sandbox_pool.tiers import Tier, choose_tier
 
 logger = logging.getLogger(__name__)
@@ -53,12 +54,12 @@ class Host:
 
     def give_back(self) -> None:
         """Remove what was made."""
-        try:
-            if self.groups is not None:
-                self.groups.close()
-            remove_tree(self.scratch)
-        except OSError as error:  # no reason to fail a run that is over
-            logger.warning("something of the pool is left behind: %s", error)
+        for remove in (self.groups.close if self.groups else None, partial(remove_tree, self.scratch)):
+            try:
+                if remove is not None:
+                    remove()
+            except OSError as error:  # no reason to fail a run that is over
+                logger.warning("something of the pool is left behind: %s", error)
         os.close(self.scratch_lock)
 
 
@@ -99,9 +100,17 @@ def _controllers(profiles: Mapping[str, Profile]) -> frozenset[str]:
 
 
 class Belongings:
-    """What one sandbox has: `make` makes it before the fork, `remove` removes it when nothing runs."""
+    """What one sandbox has: `make` makes it before the fork, `remove` removes it when nothing runs.
 
-    def __init__(self, host: Host, number: int, profile: Profile) -> None:
+    Args:
+        host: of the pool.
+        number: of the sandbox; no two that exist have the same.
+        profile: what it consists of.
+        jupyter_key: for a kernel that Jupyter's own clients talk to: what signs their messages, empty for
+            unsigned ones. None: we talk to it.
+    """
+
+    def __init__(self, host: Host, number: int, profile: Profile, *, jupyter_key: str | None = None) -> None:
         self._host = host
         self._number = number
         self._home = host.scratch / str(number)
@@ -109,11 +118,12 @@ class Belongings:
         self._identity = Identity(*host.uids.pair(number)) if host.uids else None
         self.profile = profile
         self.group: Group | None = None
-        is_ipykernel = profile.kernel == "ipykernel"
-        self.sockets_at = self._home / "s" / "k" if is_ipykernel else None
+        self.front: Front = "private" if jupyter_key is None else "jupyter"
+        has_sockets = profile.kernel == "ipykernel" or jupyter_key is not None
+        self.sockets_at = self._home / "s" / "k" if has_sockets else None
         """What the paths of its sockets begin with; None for a kernel that has none."""
 
-        self.key = settings.new_key() if is_ipykernel else ""
+        self.key = jupyter_key if jupyter_key is not None else settings.new_key() if has_sockets else ""
 
     @property
     def owner(self) -> int | None:
@@ -161,14 +171,17 @@ class Belongings:
             identity=None if self._has_own_files else self._identity,
             work=None if self._has_own_files else self._home,
             workspace=workspace.name if workspace else None,
+            front=self.front,
             key=self.key,
         )
 
     def remove(self) -> None:
-        """Remove what was made. Idempotent."""
-        if self.group is not None:
-            self.group.remove()
-        remove_tree(self._home)
+        """Remove what was made. Idempotent. Raises OSError if something cannot be, after the rest is gone."""
+        try:
+            remove_tree(self._home)
+        finally:
+            if self.group is not None:
+                self.group.remove()
 
 
 def group_limits(profile: Profile) -> GroupLimits:

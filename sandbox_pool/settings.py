@@ -7,13 +7,16 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sandbox_pool.config import PoolConfig, Profile
 from sandbox_pool.tiers import Tier
 
 DEFAULT_PRELOAD = ("numpy", "pandas", "matplotlib.pyplot")
 """What is imported before forking when a profile does not say, as far as it is installed."""
+
+Front = Literal["private", "jupyter"]
+"""What a lean kernel speaks through: the manager's private channel, or zmq sockets for Jupyter's clients."""
 
 _MAX_PIECE_CHARS = 1024 * 1024
 _TOP = Path(__file__).resolve().parent.parent
@@ -57,9 +60,9 @@ def kernel_environment(profile: Profile) -> dict[str, str]:
 
 def _pip_environment(profile: Profile) -> dict[str, str]:
     """Make pip fail at once where there is no network, instead of after a minute of retries."""
-    links = {"PIP_FIND_LINKS": " ".join(map(str, profile.extra_paths))} if profile.extra_paths else {}
+    links = {"PIP_FIND_LINKS": " ".join(path.as_uri() for path in profile.extra_paths)}
     offline = {"PIP_NO_INDEX": "1"} if profile.network == "none" else {}
-    return {"PIP_DISABLE_PIP_VERSION_CHECK": "1", **links, **offline}
+    return {"PIP_DISABLE_PIP_VERSION_CHECK": "1", **(links if profile.extra_paths else {}), **offline}
 
 
 def resource_limits(profile: Profile, *, owns_uid: bool) -> dict[str, int]:
@@ -91,6 +94,7 @@ def zygote_settings(
     workspaces: Path | None,
     scratch: Path,
     cgroups: Sequence[Path],
+    is_memory_counted: bool,
 ) -> dict[str, Any]:
     """Return what `inside/zygote.py` reads first.
 
@@ -101,6 +105,7 @@ def zygote_settings(
         workspaces: folder that the workspaces lie in, if samples have any.
         scratch: the pool's folder, removed by the keeper when we are killed.
         cgroups: the pool's cgroups, likewise; none where there are none.
+        is_memory_counted: whether one of them bounds the memory of a whole sandbox.
     """
     return {
         "manager": os.getpid(),
@@ -119,7 +124,7 @@ def zygote_settings(
         "work_bytes": profile.disk_bytes,
         "work_inodes": profile.max_files,
         # Memory that belongs to no process's address space is bounded by a cgroup or not at all.
-        "deny_memfd": profile.memory_bytes is not None and not cgroups,
+        "deny_memfd": profile.memory_bytes is not None and not is_memory_counted,
         "scratch": str(scratch),
         "cgroups": [str(path) for path in cgroups],
     }
@@ -144,6 +149,7 @@ def start_settings(
     identity: Identity | None,
     work: Path | None,
     workspace: str | None,
+    front: Front,
     key: str | None,
 ) -> Mapping[str, Any]:
     """Return what init reads first: what must not pass through the zygote, whose memory all inherit.
@@ -153,10 +159,11 @@ def start_settings(
         identity: who the sandbox runs as, in tiers where each has its own uid.
         work: its folders on this machine, in tiers where it has no file system of its own.
         workspace: name of its workspace in the zygote's folder of workspaces.
-        key: signs messages, for ipykernel.
+        front: whom the lean kernel talks to; ipykernel talks to whoever has its sockets.
+        key: signs messages, for kernels with sockets.
     """
     return {
-        "front": "private",
+        "front": front,
         "key": key,
         "seed": None,
         "uid": identity.uid if identity else None,

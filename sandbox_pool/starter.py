@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import zmq
 
@@ -18,11 +18,14 @@ from sandbox_pool.config import PoolConfig, Profile
 from sandbox_pool.decisions import Kind
 from sandbox_pool.ends import Ends
 from sandbox_pool.errors import SandboxStartError, UnsupportedHost
+from sandbox_pool.jupyter_kernel import JupyterKernel
 from sandbox_pool.lifeline import Lifeline
 from sandbox_pool.sandbox import KernelSandbox
 from sandbox_pool.threads import in_thread
 from sandbox_pool.zmq_channel import ZmqChannel
 from sandbox_pool.zygote import ForkServer, Zygote
+
+S = TypeVar("S", bound=KernelSandbox)
 
 _NUDGE_S = 0.05
 
@@ -44,7 +47,8 @@ class SandboxStarter:
 
     def bound(self) -> Bound:
         """See `pooled.Starter`."""
-        found = bound_of_sandboxes(read_resources(), NEEDS[self._host.profiles[self._config.profile].kernel])
+        needs = [NEEDS[profile.kernel] for profile in self._host.profiles.values()]
+        found = bound_of_sandboxes(read_resources(), max(needs, key=lambda need: need.memory_bytes))
         if found.n_sandboxes < 1:
             raise UnsupportedHost(f"this machine has no room for a sandbox: {found.reason}")
         return found
@@ -55,11 +59,34 @@ class SandboxStarter:
 
     async def start(self, number: int, kind: Kind) -> KernelSandbox:
         """See `pooled.Starter`."""
-        profile = self._host.profiles[kind.profile]
-        belongings = Belongings(self._host, number, profile)
-        sandbox = KernelSandbox(
+        belongings = Belongings(self._host, number, self._host.profiles[kind.profile])
+        return await self._start(KernelSandbox, belongings, kind)
+
+    async def start_for_jupyter(self, number: int, kind: Kind, key: str) -> tuple[JupyterKernel, Path]:
+        """Start a kernel that Jupyter's own clients talk to. Raises as `start` does.
+
+        Args:
+            number: of all that exist, never the same twice; the paths of the sockets follow from it.
+            kind: see `start`.
+            key: signs messages; empty: they are not signed.
+
+        Returns:
+            The kernel, and what the paths of its sockets begin with: `-1` shell, `-2` iopub, `-3` stdin,
+            `-4` control, `-5` heartbeat.
+        """
+        belongings = Belongings(self._host, number, self._host.profiles[kind.profile], jupyter_key=key)
+        kernel = await self._start(JupyterKernel, belongings, kind)
+        assert belongings.sockets_at is not None
+        return kernel, belongings.sockets_at
+
+    def owner_of(self, number: int) -> int | None:
+        """Return the uid that a sandbox of this number runs as; None: ours."""
+        return Belongings(self._host, number, self._config).owner
+
+    async def _start(self, make: type[S], belongings: Belongings, kind: Kind) -> S:
+        sandbox = make(
             self._config,
-            is_lean=profile.kernel == "lean",
+            is_lean=belongings.profile.kernel == "lean",
             owner=belongings.owner,
             remove=belongings.remove,
         )
@@ -91,7 +118,7 @@ class SandboxStarter:
         work = await in_thread(belongings.make)
         channel = await self._fork(sandbox, belongings, kind, work)
         await sandbox.wait_until_ready()
-        if belongings.sockets_at is not None:
+        if belongings.sockets_at is not None and belongings.front == "private":
             await self._connect(sandbox, channel, belongings.sockets_at, belongings.key)
 
     async def _fork(
@@ -165,6 +192,7 @@ class SandboxStarter:
                 workspaces=workspaces,
                 scratch=host.scratch,
                 cgroups=host.groups.folders if host.groups else [],
+                is_memory_counted=host.groups is not None and "memory" in host.groups.controllers,
             ),
             environment=settings.kernel_environment(profile),
             log=host.scratch / f"zygote-{self._n_zygotes}.log",
