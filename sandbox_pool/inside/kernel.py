@@ -13,6 +13,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
+from sandbox_pool.inside import libraries
 from sandbox_pool.inside.frames import Pipes, moved
 from sandbox_pool.inside.front import Front, OutStream
 from sandbox_pool.inside.interrupts import Interrupts
@@ -39,10 +40,12 @@ def prepare(kind: str) -> None:
         from sandbox_pool.inside import ipykernel_app
 
         ipykernel_app.prepare()
+        libraries.unsettle()
         return
     from sandbox_pool.inside import service, template  # noqa: F401 - no kernel could import it later
 
     _template = template.make_template()
+    libraries.unsettle()
     if importlib.util.find_spec("zmq"):  # else there can be no Jupyter client either
         importlib.import_module("sandbox_pool.inside.jupyter")
     _own_modules[:] = [name for name in sys.modules if name.partition(".")[0] == "sandbox_pool"]
@@ -97,17 +100,15 @@ def make_front(
 
 def _be_ipykernel(start: dict[str, Any], channel: int, interrupt: int, listeners: list[int]) -> None:
     from sandbox_pool.inside import ipykernel_app
-    from sandbox_pool.inside.service import reseed
 
     tempfile.tempdir = None
-    reseed(start.get("seed"))
+    libraries.reseed(start.get("seed"))
     ipykernel_app.run(start, channel, interrupt, listeners)
 
 
 def settle(shell: ZMQInteractiveShell, front: Front, seed: int | None) -> None:
     """Make this process the cells' own: their streams, folders, randomness, and nothing of ours to import."""
-    from sandbox_pool.inside.service import reseed
-    from sandbox_pool.inside.shell import redirect_input
+    from sandbox_pool.inside.stand_ins import redirect_input
 
     shell.front = front
     redirect_input(front)
@@ -116,7 +117,7 @@ def settle(shell: ZMQInteractiveShell, front: Front, seed: int | None) -> None:
     os.environ.setdefault("GIT_PAGER", "cat")
     tempfile.tempdir = None  # it remembers the zygote's
     shell.move_in()
-    reseed(seed)
+    libraries.reseed(seed)
     sys.argv = [""]
     if "" not in sys.path:
         sys.path.insert(0, "")

@@ -10,7 +10,6 @@ answer is ipykernel's.
 from __future__ import annotations
 
 import os
-import random
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,10 +18,12 @@ from IPython.core import release
 from IPython.core.completer import provisionalcompleter, rectify_completions
 from IPython.utils.tokenutil import token_at_cursor
 
+from sandbox_pool.inside.displays import flush_streams
 from sandbox_pool.inside.frames import ChannelClosed, encode_text
 from sandbox_pool.inside.front import Front, Request
 from sandbox_pool.inside.interrupts import Interrupts
-from sandbox_pool.inside.shell import ZMQInteractiveShell, flush_streams, text_of
+from sandbox_pool.inside.libraries import reseed
+from sandbox_pool.inside.shell import ZMQInteractiveShell, text_of
 
 Content = dict[str, Any]
 
@@ -121,7 +122,7 @@ class Service:
         except ChannelClosed:
             raise
         except BaseException as error:
-            result = shell.failure(code, error)
+            result = shell.failure(error)
         finally:
             self._interrupts.disarm()
         flush_streams()
@@ -215,14 +216,3 @@ def kernel_info() -> Content:
         "help_links": [],
         "supported_features": [],
     }
-
-
-def reseed(seed: int | None) -> None:
-    """Seed `random`, and numpy and torch where they are loaded; None takes the system's randomness."""
-    number = int.from_bytes(os.urandom(8), "big") if seed is None else seed
-    random.seed(number)
-    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
-    if numpy is not None:
-        numpy.random.seed(number % 2**32)
-    if torch is not None:
-        torch.manual_seed(number % 2**63)

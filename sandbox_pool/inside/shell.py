@@ -9,8 +9,6 @@ that libraries look for are ipykernel's too.
 
 from __future__ import annotations
 
-import builtins
-import getpass
 import os
 import re
 import subprocess
@@ -21,117 +19,23 @@ from typing import Any
 
 from IPython.core import page
 from IPython.core.autocall import ZMQExitAutocall
-from IPython.core.displayhook import DisplayHook
-from IPython.core.displaypub import DisplayPublisher
-from IPython.core.error import StdinNotImplementedError, UsageError
+from IPython.core.error import UsageError
 from IPython.core.interactiveshell import (
-    ExecutionInfo,
     ExecutionResult,
     InteractiveShell,
     InteractiveShellABC,
 )
-from IPython.core.profiledir import ProfileDir
 from traitlets import Instance, Type
 from traitlets import default as trait_default
 from traitlets.config import Config
 
-from sandbox_pool.inside.front import Front, OutStream
+from sandbox_pool.inside.displays import FrontDisplayHook, FrontDisplayPublisher, flush_streams
+from sandbox_pool.inside.front import Front
 from sandbox_pool.inside.loops import CellLoop
 from sandbox_pool.inside.private import tell_child_error
+from sandbox_pool.inside.stand_ins import KernelStub, NoProfile, home_folder, ipython_folder, refuse_editor
 
 _PIP_INSTALL = re.compile(r"\bpip3?\b.*\binstall\b")
-
-
-class FrontDisplayHook(DisplayHook):
-    """Publishes the value of a cell's last expression."""
-
-    message: dict[str, Any] | None = None
-    """The result that is being formatted."""
-
-    def start_displayhook(self) -> None:
-        """Begin a message."""
-        self.message = {"data": {}, "metadata": {}}
-        self._is_active = True
-
-    def write_output_prompt(self) -> None:
-        """Number the message."""
-        assert self.message is not None
-        self.message["execution_count"] = self.prompt_count
-
-    def write_format_data(self, format_dict: dict[str, Any], md_dict: dict[str, Any] | None = None) -> None:
-        """Fill the message."""
-        assert self.message is not None
-        self.message.update(data=format_dict, metadata=md_dict or {})
-
-    def log_output(self, format_dict: dict[str, Any]) -> None:
-        """Remember nothing: what was shown is not needed again, and would only cost memory."""
-
-    def finish_displayhook(self) -> None:
-        """Send the message; it can wait for the reply, which most often comes next."""
-        message, self.message = self.message, None
-        self._is_active = False
-        if message and message["data"]:
-            flush_streams()
-            self.shell.front.publish("execute_result", message, is_urgent=False)
-
-
-class FrontDisplayPublisher(DisplayPublisher):
-    """Publishes what a cell displays."""
-
-    def publish(
-        self,
-        data: dict[str, Any],
-        metadata: dict[str, Any] | None = None,
-        *,
-        transient: dict[str, Any] | None = None,
-        update: bool = False,
-        **_: Any,
-    ) -> None:
-        """Send a display, or new contents for all displays with its id."""
-        self._validate_data(data, metadata)
-        flush_streams()
-        content = {"data": data, "metadata": metadata or {}, "transient": transient or {}}
-        self.shell.front.publish("update_display_data" if update else "display_data", content)
-
-    def clear_output(self, wait: bool = False) -> None:  # noqa: FBT001, FBT002 - IPython's signature
-        """Say that what was displayed is to go, at once or when the next output comes."""
-        flush_streams()
-        self.shell.front.publish("clear_output", {"wait": wait})
-
-
-class NoProfile(ProfileDir):
-    """A profile folder that is made by who writes into it, not at each start."""
-
-    @property
-    def location(self) -> str:
-        """Where it would be: the zygote, which makes this object, has no home."""
-        return f"{ipython_folder()}/profile_default"
-
-    def check_dirs(self) -> None:
-        """Make no folders."""
-
-
-class KernelStub:
-    """What libraries look for at `get_ipython().kernel`."""
-
-    implementation = "ipython"
-
-    def __init__(self, shell: ZMQInteractiveShell) -> None:
-        self.shell = shell
-
-    def get_parent(self, channel: str | None = None) -> dict[str, Any]:
-        """Return the request that the cell belongs to."""
-        request = self.shell.front.request
-        return {"header": request.header or {"msg_id": request.msg_id, "msg_type": request.type}}
-
-    _parent_header = property(get_parent)
-
-    @property
-    def comm_manager(self) -> Any:
-        """The comm package's: its comms talk to nobody, which widgets outlive."""
-        import comm
-
-        return comm.get_comm_manager()
 
 
 class ZMQInteractiveShell(InteractiveShell):
@@ -232,7 +136,7 @@ class ZMQInteractiveShell(InteractiveShell):
         try:
             result = runner(work)
         except BaseException as error:
-            result = self.failure(code, error)
+            result = self.failure(error)
             self.showtraceback(running_compiled_code=True)
         finally:
             self.events.trigger("post_execute")
@@ -240,9 +144,9 @@ class ZMQInteractiveShell(InteractiveShell):
                 self.events.trigger("post_run_cell", result)
         return result
 
-    def failure(self, code: str, error: BaseException) -> ExecutionResult:
+    def failure(self, error: BaseException) -> ExecutionResult:
         """Return the outcome of a cell that ended outside of IPython's own care."""
-        result = ExecutionResult(ExecutionInfo(code, False, False, True, None))
+        result = ExecutionResult(None)
         result.error_in_exec = error
         return result
 
@@ -354,16 +258,6 @@ def make_shell(front: Front) -> ZMQInteractiveShell:
     return shell
 
 
-def home_folder() -> str:
-    """Return HOME, or where a user without one has it."""
-    return os.environ.get("HOME") or str(Path.home())
-
-
-def ipython_folder() -> str:
-    """Return where IPython keeps things."""
-    return os.environ.get("IPYTHONDIR") or f"{home_folder()}/.ipython"
-
-
 def run_at_once(work: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine that awaits nothing."""
     try:
@@ -382,17 +276,6 @@ def text_of(error: BaseException) -> str:
         return f"<{type(error).__name__} whose text cannot be made>"
 
 
-def flush_streams(*, with_ours: bool = False) -> None:
-    """Flush what the cell has put in place of sys.stdout and sys.stderr; ours keep the order anyway."""
-    for name in ("stdout", "stderr"):
-        try:
-            stream = getattr(sys, name)
-            if with_ours or not isinstance(stream, OutStream):
-                stream.flush()
-        except Exception:
-            continue  # a broken one must not matter
-
-
 def end_process(process: subprocess.Popen[bytes]) -> None:
     """Leave no command behind when its cell was interrupted: ask it to end, then make it."""
     if process.poll() is None:
@@ -402,31 +285,3 @@ def end_process(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def refuse_editor(line: str) -> None:
-    """Open no editor: %edit."""
-    raise UsageError("no editor can be opened here: write the file with %%writefile")
-
-
-def redirect_input(front: Front) -> None:
-    """Let input() and getpass() ask the front, which mostly cannot."""
-
-    def raw_input(prompt: object = "") -> str:
-        return _answer(front, "raw_input", str(prompt), is_secret=False)
-
-    def secret(prompt: str = "Password: ", stream: Any = None, **_: Any) -> str:
-        return _answer(front, "getpass", prompt, is_secret=True)
-
-    builtins.input = raw_input
-    getpass.getpass = secret
-
-
-def _answer(front: Front, name: str, prompt: str, *, is_secret: bool) -> str:
-    flush_streams()
-    answer = front.ask(prompt, is_secret=is_secret)
-    if answer is None:
-        raise StdinNotImplementedError(
-            f"{name} was called, but this frontend does not support input requests."
-        )
-    return answer

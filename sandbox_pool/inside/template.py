@@ -48,8 +48,6 @@ def make_template() -> ZMQInteractiveShell:
             forget(shell)
     finally:
         sys.stdout, sys.stderr = streams
-    if "pandas" in sys.modules:
-        fit_pandas()
     return shell
 
 
@@ -78,18 +76,3 @@ def forget(shell: ZMQInteractiveShell) -> None:
     getattr(shell.compile, "_filename_map", {}).clear()
     for name in ("outputs", "exceptions"):
         getattr(shell.history_manager, name, {}).clear()
-    fonts = sys.modules.get("matplotlib.font_manager")
-    if fonts is not None:  # it keeps fonts open, and forks would share the offsets
-        getattr(fonts, "_get_font", fonts.get_font).cache_clear()
-
-
-def fit_pandas() -> None:
-    """Let pandas print as many columns as in a notebook.
-
-    It decides so when it is imported, by whether there is a shell with a kernel (is_terminal in
-    pandas/core/config_init.py), and the zygote may have imported it before.
-    """
-    import pandas
-
-    if pandas.get_option("display.max_columns") == 0:
-        pandas.set_option("display.max_columns", 20)
