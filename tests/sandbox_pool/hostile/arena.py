@@ -18,6 +18,7 @@ from tests.sandbox_pool.hostile.world import (
     Seen,
     World,
     below,
+    groups_of,
     peak_rss_bytes,
     processes,
     reset_peak,
@@ -38,6 +39,7 @@ class Arena:
         self.pool = pool
         self.bait = bait
         self.tags: frozenset[str] = frozenset()
+        self.groups: frozenset[str] = frozenset()
         self.facts = bait.facts()
         self._neighbour: Sandbox | None = None
 
@@ -45,7 +47,7 @@ class Arena:
     @asynccontextmanager
     async def opened(cls, setup: Setup, bait: Bait) -> AsyncIterator[Arena]:
         """Open a pool of these sandboxes; when the block ends, check that nothing at all is left of it."""
-        before = World.now((bait.scratch,))
+        before = World.now(bait.scratch)
         async with SandboxPool(setup.config(bait.scratch)) as pool:
             arena = cls(setup, pool, bait)
             async with pool.acquire() as first:  # it starts what all others are forked from
@@ -56,7 +58,7 @@ class Arena:
                 await arena._settle_in(neighbour, own)
                 yield arena
                 await answers(neighbour)
-        left = World.now((bait.scratch,)).left_since(before)
+        left = World.now(bait.scratch, arena.groups).left_since(before)
         left.pop("descriptors", None)  # pytest opens loops meanwhile; test_pool.py looks at these
         assert not left, left
 
@@ -67,6 +69,7 @@ class Arena:
             f"import os\nsecret = {new_canary()!r}\nopen('canary', 'w').write(secret); print(os.getcwd())"
         )
         self.tags = tags_of(self.setup, own)
+        self.groups = groups_of(own)
         self.facts |= {
             "TIER": self.setup.tier,
             "OTHER": where.stdout.strip(),
@@ -89,9 +92,8 @@ class Arena:
             spec: of the sandbox.
         """
         assert self._neighbour is not None
-        folders = (self.bait.scratch,)
         self.bait.take()
-        before = World.now(folders)
+        before = World.now(self.bait.scratch, self.groups)
         others = processes()
         held_bytes = reset_peak()
         async with self.pool.acquire(spec or SandboxSpec()) as sandbox:
@@ -101,7 +103,7 @@ class Arena:
             yield sandbox
             await answers(self._neighbour)
         assert [seen for seen in habitat.inhabitants() if seen.key not in known] == []
-        await nothing_left(before, folders)
+        await nothing_left(before, self.bait.scratch, self.groups)
         grown_bytes = peak_rss_bytes() - held_bytes
         assert grown_bytes < _MAX_GROWTH_BYTES, f"the runner grew by {grown_bytes / MIB:.0f} MiB"
         touched = self.bait.take()
@@ -116,13 +118,13 @@ async def answers(sandbox: Sandbox) -> None:
     assert (seen.status, seen.result) == (Status.OK, "2"), seen
 
 
-async def nothing_left(before: World, folders: tuple[Path, ...]) -> None:
+async def nothing_left(before: World, folder: Path, groups: frozenset[str]) -> None:
     """Check that there is nothing that was not there before; descriptors may take zmq a moment."""
-    left = World.now(folders).left_since(before)
+    left = World.now(folder, groups).left_since(before)
     deadline = time.monotonic() + _SETTLE_S
     while left.keys() == {"descriptors"} and time.monotonic() < deadline:
         await asyncio.sleep(0.005)
-        left = World.now(folders).left_since(before)
+        left = World.now(folder, groups).left_since(before)
     assert not left, left
 
 

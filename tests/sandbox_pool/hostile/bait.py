@@ -98,6 +98,7 @@ class Bait:
             "ABSTRACT": self._name,
             "SOCKET": str(self.folder / "socket"),
             "HOSTNAME": socket.gethostname(),
+            "OOM_SCORE": Path("/proc/self/oom_score_adj").read_text().strip(),
             "RUNNER_PID": str(os.getpid()),
             "OURS": json.dumps(our_files()),
             "ROOT": str(ROOT),

@@ -41,12 +41,22 @@ def _syscalls(name: str, calls: str, *, process: End | None = None) -> Case:
     return Case(name, _SYSCALLS + calls, {"process": unpromised(_NO_FILTER, end), "": _NOTHING})
 
 
-def _reach(name: str, cell: str, *, landlock: End | None = None, process: End | None = None) -> Case:
-    """Return a case that the process tier does not hold, and landlock only if `landlock` is not given."""
-    found = {"process": unpromised(_ORDINARY, process or ends(Status.OK, alive=True)), "": _NOTHING}
-    if landlock is not None:
-        found = {"landlock": landlock, **found}
-    return Case(name, _TRY + cell, found)
+def _reach(
+    name: str,
+    cell: str,
+    *,
+    namespace: End | None = None,
+    landlock: End | None = None,
+    process: End | None = None,
+    kernel: str | None = None,
+) -> Case:
+    """Return a case that prints nothing, except where another end is given, or in the tier process."""
+    found = {
+        "namespace": namespace or _NOTHING,
+        "landlock": landlock or _NOTHING,
+        "": unpromised(_ORDINARY, process or ends(Status.OK, alive=True)),
+    }
+    return Case(name, _TRY + cell, found, kernel=kernel)
 
 
 _CONNECT = r"""
@@ -66,6 +76,7 @@ CASES = (
     _reach(
         "udp-to-this-machine",
         _CONNECT + "attempt('sent', lambda: udp(socket.AF_INET, ('127.0.0.1', @UDP_PORT@)))",
+        namespace=ok("(sent\n)?"),  # to itself: it has a loopback of its own
         process=ok("sent\n"),
     ),
     _reach(
@@ -153,6 +164,7 @@ for top, folders, names in os.walk('@WALK@'):
         except OSError: pass
 """,
         process=ok("(.*/runner/rollout.py\n.*)?"),
+        kernel="lean",  # a walk takes seconds, and finds the same in both
     ),
     _reach(
         "no-module-of-ours",
@@ -165,17 +177,19 @@ print(*[m for m in sys.modules if m.split('.')[0] in ('runner', 'scoring', 'benc
     _reach(
         "secrets-of-this-machine",
         r"""
-for path in ('/etc/shadow', '/etc/gshadow', '/etc/sudoers', '/root', '/home', '/var/log', '/var/lib', '/run', '/srv', '/mnt', '/media', '/boot', '/etc/ssh', '/opt'):
-    attempt(path, lambda: os.listdir(path) + [0][:0] and 1 / bool(os.listdir(path)) if os.path.isdir(path) else open(path).read())
-""".replace("os.listdir(path) + [0][:0] and 1 / bool(os.listdir(path))", "1 / bool(os.listdir(path))"),
-        landlock=ends(Status.OK, alive=True, stdout="(/opt\n)?"),
+import pathlib
+places = {sys.prefix, sys.base_prefix, os.path.realpath(sys.executable), *filter(None, sys.path)}
+way = {part for place in places for part in pathlib.Path(place).parts}  # to the interpreter
+for path in ('/etc/shadow', '/etc/gshadow', '/etc/sudoers', '/root', '/home', '/var/log', '/var/lib', '/run', '/srv', '/mnt', '/media', '/boot', '/etc/ssh', '/work', '@ROOT@'):
+    attempt(path, lambda: 1 / bool(set(os.listdir(path)) - way) if os.path.isdir(path) else open(path).read())
+""",
     ),
     _reach(
         "writable-places",
         r"""
 import tempfile
 own = [os.path.realpath(p) for p in (os.getcwd(), os.environ['HOME'], tempfile.gettempdir(), '/tmp', '/dev/shm')] if '@TIER@' == 'namespace' else [os.path.dirname(os.path.realpath(os.getcwd()))]
-for folder in ('/', '/etc', '/usr', '/usr/bin', '/bin', '/lib', '/dev', '/dev/shm', '/tmp', '/var/tmp', '/run', '/var', '/proc', '/sys', '/sandbox', '@DROP@', sys.prefix, os.path.dirname(os.__file__)):
+for folder in ('/', '/etc', '/usr', '/usr/bin', '/bin', '/lib', '/dev', '/dev/shm', '/tmp', '/var/tmp', '/run', '/var', '/proc', '/sys', '@DROP@', sys.prefix, os.path.dirname(os.__file__)):
     path = os.path.join(folder, 'kernelfleet-written')
     if not any((os.path.realpath(folder) + '/').startswith(o + '/') for o in own):
         attempt(folder, lambda: open(path, 'w').close() or os.remove(path))
@@ -227,11 +241,11 @@ for name in ('NPROC', 'NOFILE', 'FSIZE', 'AS', 'CORE'):
     elif hard != resource.RLIM_INFINITY: attempt(name, lambda: resource.setrlimit(number, (hard + 1, hard + 1)))
 attempt('nice', lambda: os.nice(-5))
 attempt('realtime', lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)))
-score = int(open('/proc/self/oom_score_adj').read())
-attempt('oom', lambda: open('/proc/self/oom_score_adj', 'w').write(str(score - 1)))
-if score < 100: print('the system would kill others first', score)
+def spare():
+    with open('/proc/self/oom_score_adj', 'w') as f: f.write(str(@OOM_SCORE@ - 1))
+attempt('spared before the runner', spare)
 """,
-        process=ok("(oom\n)?(the system.*)?"),
+        process=ok(".*"),
     ),
     # -- privileges
     _reach(
@@ -411,9 +425,27 @@ attempt('memory written', lambda: os.close(os.open(f'/proc/{guard}/mem', os.O_RD
 attempt('memory read', lambda: os.close(os.open(f'/proc/{guard}/mem', os.O_RDONLY)))
 attempt('descriptors', lambda: os.listdir(f'/proc/{guard}/fd'))
 attempt('syscall', lambda: open(f'/proc/{guard}/syscall').read())
-attempt('limits', lambda: __import__('resource').prlimit(guard, 7, (1, 1)))
+attempt('limits', lambda: __import__('resource').prlimit(guard, 7, (900, 900)))
 """,
         process=ends(Status.OK, alive=True),
+    ),
+    Case(
+        "init-starved",
+        r"""
+import os, resource, time
+guard = 1 if '@TIER@' == 'namespace' else os.getppid()
+for act in (lambda: os.sched_setscheduler(guard, os.SCHED_IDLE, os.sched_param(0)), lambda: os.setpriority(os.PRIO_PROCESS, guard, 19),
+            lambda: resource.prlimit(guard, resource.RLIMIT_NOFILE, (1, 1)), lambda: resource.prlimit(guard, resource.RLIMIT_CPU, (0, 0))):
+    try: act()
+    except OSError: pass
+time.sleep(0.1); print('alive')
+""",
+        {
+            "namespace": ok("alive\n"),
+            "landlock": ok("alive\n"),
+            "root": ok("alive\n"),
+            "": unpromised("shares its uid with the sandbox's guardian", ends(*Status)),
+        },
     ),
     _reach(
         "pids-of-this-machine",

@@ -87,7 +87,7 @@ CASES = (
     _files(
         "collect-deep",
         "os.chdir('out')\nfor _ in range(100): os.mkdir('d'); os.chdir('d')\nopen('x', 'w').close()",
-        {"out/d/d/d/d": "max_collect_depth"},
+        {"out/d/d/d": "max_collect_depth"},
     ),
     _files(
         "collect-hard-links",

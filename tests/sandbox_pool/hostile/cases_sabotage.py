@@ -8,7 +8,7 @@ from tests.sandbox_pool.hostile.case import ANYHOW, HANG_S, Case, died, ends, ok
 
 def _breaks(name: str, cell: str, *, kernel: str | None = None) -> Case:
     """Return a case after which the kernel may be useless."""
-    return Case(name, cell, ANYHOW, timeout_s=2, stays_usable=False, kernel=kernel)
+    return Case(name, cell, ANYHOW, timeout_s=0.5, stays_usable=False, kernel=kernel)
 
 
 async def _prints(sandbox: Sandbox, seen: Observation) -> None:
@@ -23,6 +23,11 @@ CASES = (
     Case("abort", "import os\nos.abort()", died()),
     Case(
         "exec", "import os\nos.execv('/bin/true', ['true'])", ends(Status.DIED, Status.PROTOCOL, alive=False)
+    ),
+    Case(
+        "broken-pipe",
+        "import os\nreader, writer = os.pipe(); os.close(reader); os.write(writer, b'x')",
+        raises("BrokenPipeError"),
     ),
     Case("exit", "exit()", ends(Status.OK, alive=False)),
     Case("sys-exit", "import sys\nsys.exit(3)", raises("SystemExit")),
@@ -54,7 +59,9 @@ CASES = (
         stays_usable=False,
     ),
     Case("reset", "%reset -f", ok(), check=_prints),
-    Case("globals-cleared", "globals().clear()", ends(Status.OK, Status.ERROR, alive=True)),
+    Case(
+        "globals-cleared", "globals().clear()", ends(Status.OK, Status.ERROR, alive=True), stays_usable=False
+    ),
     Case("no-get-ipython", "del get_ipython", ends(Status.OK, Status.ERROR, alive=True)),
     Case("no-print", "import builtins\ndel builtins.print", ok()),
     Case("gc-off", "import gc\ngc.disable(); gc.set_threshold(0); x = [[] for _ in range(10**5)]", ok()),

@@ -22,7 +22,7 @@ from tests.processes import ROOT
 from tests.sandbox_pool.hostile.arena import answers, nothing_left
 from tests.sandbox_pool.hostile.bait import Bait
 from tests.sandbox_pool.hostile.setups import Setup, why_not
-from tests.sandbox_pool.hostile.world import Habitat, Process, Seen, World, below, processes
+from tests.sandbox_pool.hostile.world import Habitat, Process, Seen, World, below, groups_of, processes
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(60)]
 TIERS = ("namespace", "landlock", "process")
@@ -41,13 +41,14 @@ def _setup(request: pytest.FixtureRequest) -> Setup:
 @pytest_asyncio.fixture(name="pool")
 async def _pool(setup: Setup, bait: Bait) -> AsyncIterator[SandboxPool]:
     """A pool that has started a sandbox; when it is closed, nothing is left."""
-    before = World.now((bait.scratch,))
+    before = World.now(bait.scratch)
     config = setup.config(bait.scratch).model_copy(update={"preload": (), "zygote_timeout_s": 0.5})
     async with SandboxPool(config) as pool:
         async with pool.acquire() as first:
             await answers(first)
+            groups = groups_of(below(os.getpid()).values())
         yield pool
-    left = World.now((bait.scratch,)).left_since(before)
+    left = World.now(bait.scratch, groups).left_since(before)
     left.pop("descriptors", None)
     assert not left, left
 
@@ -87,7 +88,7 @@ async def gone(family: Family) -> float:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=["kill", "segv"])
 def test_killed_manager(setup: Setup, bait: Bait, number: int, after_s: float) -> None:
     """Within a second of the manager's death no process, folder, mount or cgroup of its sandboxes is there."""
-    before = World.now((bait.scratch,))
+    before = World.now(bait.scratch)
     command = [sys.executable, "-m", "tests.sandbox_pool.hostile.manager", setup.tier, str(bait.scratch)]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -100,17 +101,20 @@ def test_killed_manager(setup: Setup, bait: Bait, number: int, after_s: float) -
         habitat = Habitat.of(list(below(manager.pid).values()), others)
         ours = set(below(manager.pid))
         assert len(ours) >= 6
-        assert World.now((bait.scratch,)).left_since(before).keys() - {"descriptors"}
+        groups = groups_of(below(manager.pid).values())
+        assert _left(before, bait.scratch, groups, ours, habitat).keys() >= {"files", "processes"}
         manager.send_signal(number)
         manager.wait()
         deadline = time.monotonic() + _GONE_S
-        while (left := _left(before, bait.scratch, ours, habitat)) and time.monotonic() < deadline:
+        while (left := _left(before, bait.scratch, groups, ours, habitat)) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not left, left
 
 
-def _left(before: World, scratch: Path, ours: set[Process], habitat: Habitat) -> dict[str, list[str]]:
-    left = World.now((scratch,)).left_since(before)
+def _left(
+    before: World, scratch: Path, groups: frozenset[str], ours: set[Process], habitat: Habitat
+) -> dict[str, list[str]]:
+    left = World.now(scratch, groups).left_since(before)
     left.pop("descriptors", None)  # this process's own, to the manager
     left.pop("processes", None)
     alive = [s for s in processes() if s.key in ours] + habitat.inhabitants()
@@ -219,7 +223,7 @@ def descriptors_left(n: int) -> Iterator[None]:
 @pytest.mark.parametrize("n", [0, 2, 5, 8, 11, 14])
 async def test_out_of_descriptors(pool: SandboxPool, bait: Bait, n: int) -> None:
     """Whichever descriptor is the last: an error that says so, nothing left open, and the next acquire works."""
-    before = World.now((bait.scratch,))
+    before = World.now(bait.scratch)
     refusal = ""
     with descriptors_left(n):
         try:
@@ -228,14 +232,14 @@ async def test_out_of_descriptors(pool: SandboxPool, bait: Bait, n: int) -> None
         except SandboxError as error:
             refusal = str(error).lower()
     assert not refusal or "descriptor" in refusal or "open files" in refusal
-    await nothing_left(before, (bait.scratch,))
+    await nothing_left(before, bait.scratch, frozenset())
     async with pool.acquire() as fresh:
         await answers(fresh)
 
 
 async def test_cancelled_anywhere(pool: SandboxPool, bait: Bait) -> None:
     """A caller that gives up while it waits, starts, executes or closes leaves nothing behind."""
-    before = World.now((bait.scratch,))
+    before = World.now(bait.scratch)
     random.seed(3)
 
     async def work() -> None:
@@ -248,14 +252,14 @@ async def test_cancelled_anywhere(pool: SandboxPool, bait: Bait) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    await nothing_left(before, (bait.scratch,))
+    await nothing_left(before, bait.scratch, frozenset())
     async with pool.acquire() as fresh:
         await answers(fresh)
 
 
 async def test_closed_by_many(pool: SandboxPool, bait: Bait) -> None:
     """Closing a sandbox from several tasks at once, one of them cancelled, closes it once."""
-    before = World.now((bait.scratch,))
+    before = World.now(bait.scratch)
     async with pool.acquire() as sandbox:
         closings = [asyncio.create_task(sandbox.close()) for _ in range(5)]
         await asyncio.sleep(0)
@@ -263,7 +267,7 @@ async def test_closed_by_many(pool: SandboxPool, bait: Bait) -> None:
         await asyncio.wait(closings)
         with pytest.raises(SandboxClosed):
             await sandbox.execute("1")
-    await nothing_left(before, (bait.scratch,))
+    await nothing_left(before, bait.scratch, frozenset())
 
 
 async def test_killed_while_collected(pool: SandboxPool) -> None:
@@ -287,7 +291,7 @@ async def _fill(sandbox: Sandbox) -> None:
 
 async def test_everything_at_once(pool: SandboxPool, bait: Bait) -> None:
     """Many sandboxes that are killed, cancelled, stopped and closed at the same time leave nothing."""
-    before = World.now((bait.scratch,))
+    before = World.now(bait.scratch)
     random.seed(5)
     ends = (
         "import os; os._exit(1)",
@@ -304,6 +308,6 @@ async def test_everything_at_once(pool: SandboxPool, bait: Bait) -> None:
     async with asyncio.TaskGroup() as group:
         for number in range(24):
             group.create_task(work(number))
-    await nothing_left(before, (bait.scratch,))
+    await nothing_left(before, bait.scratch, frozenset())
     async with pool.acquire() as fresh:
         await answers(fresh)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -98,14 +99,14 @@ class World:
     ipc: frozenset[str]
 
     @classmethod
-    def now(cls, folders: tuple[Path, ...]) -> World:
-        """Look at this process and all below it, and at these folders."""
+    def now(cls, folder: Path, groups: frozenset[str] = frozenset()) -> World:
+        """Look at this process and all below it, at a folder, and at control groups below these."""
         return cls(
             frozenset(f"{seen.name} {seen.key}" for seen in below(os.getpid()).values()),
             frozenset(_descriptors()),
-            frozenset(_cgroups()),
+            frozenset(_cgroups(groups)),
             frozenset(Path("/proc/self/mountinfo").read_text().splitlines()),
-            frozenset(path for folder in folders for path in _files(folder)),
+            frozenset(_files(folder)),
             frozenset(_ipc()),
         )
 
@@ -121,12 +122,20 @@ def _descriptors() -> Iterator[str]:
             yield f"{link.name} {link.readlink()}"
 
 
-def _cgroups() -> Iterator[str]:
-    """Yield the control groups that this process, or one that it started, may have made."""
-    for top, folders, _ in os.walk("/sys/fs/cgroup"):
+def _cgroups(wanted: frozenset[str]) -> Iterator[str]:
+    for top, folders, _ in os.walk("/sys/fs/cgroup") if wanted else ():
         for name in folders:
-            if "kf" in name or "kernelfleet" in name:
+            if not wanted.isdisjoint(f"{top}/{name}".split("/")):
                 yield f"{top}/{name}"
+
+
+def groups_of(among: Iterable[Seen]) -> frozenset[str]:
+    """Return the names of the control groups that a pool has made for itself, by the sandboxes in them."""
+    found: set[str] = set()
+    for seen in among:
+        with suppress(OSError):
+            found.update(re.findall(r"/(kf-[0-9a-f]{8})/", Path(f"/proc/{seen.pid}/cgroup").read_text()))
+    return frozenset(found)
 
 
 def _files(folder: Path) -> Iterator[str]:
