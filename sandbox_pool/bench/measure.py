@@ -168,8 +168,8 @@ async def hold(contender: Contender, record: Record, levels: Sequence[int]) -> N
 
     Records at the first level n seconds until all were ready (`n_at_once_s`); at each level starts per second
     and CPU seconds per start of all processes involved, this one included (`starts_hz`, `start_cpu_s`), and
-    what an idle kernel weighs (see `_weigh`); at the first level of 32 or more `in_line_s`; at the end
-    `n_gone_at_once_s`, and how many processes are left.
+    what an idle kernel weighs (see `_weigh`); at the first level of 32 or more what `head_of_line` does; at
+    the end `n_gone_at_once_s`, and how many processes are left.
     """
     servers = {stat.process for stat in usage.tree()}
     free_bytes = usage.available_bytes() or 0
@@ -232,18 +232,26 @@ def _weigh(
 
 
 async def head_of_line(name: str, record: Record, kernels: Sequence[Kernel]) -> None:
-    """Record seconds of 1 ms cells in the first kernel while all others are in a cell that sleeps."""
+    """Record seconds of 1 ms cells in the first kernel.
+
+    `alone_s` while the others are idle, `in_line_s` while all others are in a cell that sleeps.
+    """
     first, *others = kernels
+    record.add(name, "alone_s", [await _timed(first) for _ in range(_N_CELLS_IN_LINE)])
     taken_s: list[float] = []
     async with asyncio.TaskGroup() as group:
         nap = f"import time; time.sleep({_SLEEP_S})"
         sleepers = [group.create_task(other.run(nap)) for other in others]
         await asyncio.sleep(_SETTLE_S)  # part of the measurement: nothing tells when a cell has begun
         while len(taken_s) < _N_CELLS_IN_LINE and not any(sleeper.done() for sleeper in sleepers):
-            began_at = time.perf_counter()
-            await first.run(BUSY_1_MS)
-            taken_s.append(time.perf_counter() - began_at)
+            taken_s.append(await _timed(first))
     record.add(name, "in_line_s", taken_s)
+
+
+async def _timed(kernel: Kernel) -> float:
+    began_at = time.perf_counter()
+    await kernel.run(BUSY_1_MS)
+    return time.perf_counter() - began_at
 
 
 async def endure(contender: Contender, record: Record, n: int, *, n_at_once: int = 8) -> None:

@@ -84,6 +84,7 @@ def figures(levels: Sequence[int], peer_levels: Sequence[int] = ()) -> list[Figu
         Figure("trivial cell, p99", "cell_s", "ms", 99, goal=3),
         Figure("client CPU per cell", "client_cpu_s", "ms", goal=0.3),
         Figure("kernel CPU per cell", "kernel_cpu_s", "ms"),
+        Figure("1 ms cell, 31 others idle, p50", "alone_s", "ms"),
         Figure("1 ms cell, 31 others sleep, p50", "in_line_s", "ms"),
         Figure("1 ms cell, 31 others sleep, p99", "in_line_s", "ms", 99),
     ]

@@ -200,13 +200,15 @@ async def test_endured_starts_are_all_counted() -> None:
 
 
 async def test_cells_are_timed_only_while_all_others_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When one of them wakes, no more are run."""
+    """First as many as asked for while they are idle; when one of the sleepers wakes, no more are run."""
     monkeypatch.setattr(measure, "_SETTLE_S", 0.0)
+    monkeypatch.setattr(measure, "_N_CELLS_IN_LINE", 20)
     record = Record()
-    first = Wakener(FakeContender(cell_s=0.01), n_cells=3)
+    first = Wakener(FakeContender(cell_s=0.01), n_cells=20 + 3)
     sleepers = [Sleeper(first.enough), Sleeper(first.enough)]
     await measure.head_of_line("fake", record, [first, *sleepers])
     (values,) = record.repetitions("fake", "in_line_s")
+    assert record.n("fake", "alone_s") == 20
     assert 3 <= len(values) <= 5  # waking takes a turn or two of the loop
     assert values == [pytest.approx(0.01)] * len(values)
 
