@@ -27,3 +27,9 @@ class JupyterKernel(KernelSandbox):
     def interrupt(self) -> None:
         """Interrupt the cell that runs, and the programs it has started; nothing happens when none runs."""
         self._held().interrupt()
+
+    async def wait_for_end(self) -> None:
+        """Wait until none of its processes is left."""
+        while self.exit_status is None:
+            self._changed.clear()
+            await self._changed.wait()

@@ -45,6 +45,11 @@ class SandboxStarter:
         """See `pooled.Starter`."""
         return self._host.tier
 
+    @property
+    def scratch(self) -> Path:
+        """The folder of its sandboxes' sockets and files, which no sandbox may see as a whole."""
+        return self._host.scratch
+
     def bound(self) -> Bound:
         """See `pooled.Starter`."""
         needs = [NEEDS[profile.kernel] for profile in self._host.profiles.values()]
