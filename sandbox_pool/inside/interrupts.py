@@ -47,7 +47,10 @@ class Interrupts:
     def force(self) -> None:
         """Interrupt the cell, from another thread, and what it has started: a client asked for it."""
         self._is_forced = True
-        os.killpg(0, signal.SIGINT) if os.getpgrp() == os.getpid() else os.kill(os.getpid(), signal.SIGINT)
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGINT)
+        else:
+            os.kill(os.getpid(), signal.SIGINT)
 
     def guard(
         self, handler: Callable[[int, FrameType | None], Any]

@@ -143,7 +143,7 @@ class Service:
             if shell.last_traceback is None and isinstance(error, KeyboardInterrupt):
                 # a second one came while the first was being shown
                 self._front.publish("error", dict(reply, traceback=["KeyboardInterrupt"]), is_urgent=False)
-        reply["execution_count"] = shell.displayhook.prompt_count
+        reply["execution_count"] = shell.execution_count - 1
         reply["user_expressions"] = shell.user_expressions(expressions) if reply["status"] == "ok" else {}
         reply["payload"] = shell.payload_manager.read_payload()
         shell.payload_manager.clear_payload()

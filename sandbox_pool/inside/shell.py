@@ -9,6 +9,7 @@ that libraries look for are ipykernel's too.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -229,9 +230,9 @@ class ZMQInteractiveShell(InteractiveShell):
     def db(self) -> Any:
         """IPython's store for `%store` and bookmarks; made when it is first used."""
         if self._lazy_db is None:
-            from IPython.external.pickleshare import PickleShareDB
-
-            self._lazy_db = PickleShareDB(f"{self.profile_dir.location}/db")
+            is_own = importlib.util.find_spec("IPython.external.pickleshare")  # IPython 8 uses the package
+            module = importlib.import_module("IPython.external.pickleshare" if is_own else "pickleshare")
+            self._lazy_db = module.PickleShareDB(f"{self.profile_dir.location}/db")
         return self._lazy_db
 
     @db.setter

@@ -138,7 +138,7 @@ class KernelServer:
         self,
         preload: Sequence[str] = (),
         kind: str = "lean",
-        python: str = sys.executable,
+        python: str = os.environ.get("KERNELFLEET_TEST_PYTHON", sys.executable),
         writable: Path | None = None,
     ) -> None:
         self._control, theirs = socket.socketpair()
