@@ -74,6 +74,6 @@ class Record:
         over, under = self.repetitions(*above), self.repetitions(*below)
         if percent == 50 and len(over) == len(under) > 0:
             pairs = [(statistics.median(a), statistics.median(b)) for a, b in zip(over, under, strict=True)]
-            return statistics.median(a / b for a, b in pairs) if all(b for _, b in pairs) else None
+            return statistics.median(a / b for a, b in pairs) if all(b > 0 for _, b in pairs) else None
         a, b = self.value(*above, percent), self.value(*below, percent)
-        return a / b if a is not None and b else None
+        return a / b if a is not None and b is not None and b > 0 else None

@@ -70,10 +70,12 @@ def test_what_was_not_measured_has_no_value(percent: float) -> None:
     record.add("ours", "start_s", [])
     record.add("cold", "start_s", [1.0])
     record.add("idle", "start_s", [0.0])
+    record.add("less", "start_s", [-1.0])  # free memory can grow meanwhile
     assert record.value("ours", "start_s", percent) is None
     assert record.ratio(("cold", "start_s"), ("ours", "start_s"), percent) is None
     assert record.ratio(("nobody", "start_s"), ("cold", "start_s"), percent) is None
     assert record.ratio(("cold", "start_s"), ("idle", "start_s"), percent) is None
+    assert record.ratio(("cold", "start_s"), ("less", "start_s"), percent) is None
     assert record.n("ours", "start_s") == 0
 
 
