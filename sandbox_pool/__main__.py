@@ -1,16 +1,17 @@
-"""The command line of the sandbox pool: what this machine enforces for a sandbox, and what one costs."""
+"""The command line of the sandbox pool: what holds a sandbox here, what one costs, kernels for Jupyter."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import orjson
 from pydantic import ValidationError
 
-from sandbox_pool import bench
+from sandbox_pool import bench, kernelspec
 from sandbox_pool.config import PoolConfig
 from sandbox_pool.probe import probe
 
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_probe(commands)
     _add_bench(commands)
+    _add_kernelspec(commands)
     options = parser.parse_args(arguments)
     return int(options.run(options))
 
@@ -40,6 +42,37 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("bench", help="measure starts, cells and memory beside cold kernels")
     bench.add_arguments(parser)
     parser.set_defaults(run=bench.run)
+
+
+def _add_kernelspec(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "kernelspec", help="let Jupyter start kernels in sandboxes: write a kernel.json"
+    )
+    name = kernelspec.DEFAULT_NAME
+    parser.add_argument("--name", default=name, help="what notebooks know the kernel by (%(default)s)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--user", action="store_true", help="for this user, whichever Jupyter is started")
+    where.add_argument(
+        "--prefix",
+        type=Path,
+        default=Path(sys.prefix),
+        metavar="DIR",
+        help="below DIR/share/jupyter (this environment: %(default)s)",
+    )
+    parser.set_defaults(run=_kernelspec)
+
+
+def _kernelspec(options: argparse.Namespace) -> int:
+    kernels = kernelspec.kernels_folder(None if options.user else options.prefix.absolute())
+    try:
+        file = kernelspec.write_kernelspec(kernels, options.name)
+    except (OSError, ValueError) as error:
+        print(f"the kernelspec cannot be written: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+    print(f"written: {file}")
+    if not kernelspec.is_searched(kernels):
+        print(f"note: Jupyter does not look there; set JUPYTER_PATH={kernels.parent}")
+    return 0
 
 
 def _probe(options: argparse.Namespace) -> int:
