@@ -14,7 +14,7 @@ DEFAULT_NAME = "kernelfleet"
 
 
 def kernels_folder(prefix: Path | None) -> Path:
-    """Return where kernelspecs lie: below a prefix such as a virtual environment, or, for None, the user's."""
+    """Return where kernelspecs lie: below a prefix such as a virtual environment; for None, the user's."""
     return Path(jupyter_data_dir(), "kernels") if prefix is None else prefix / "share/jupyter/kernels"
 
 
