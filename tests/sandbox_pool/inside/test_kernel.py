@@ -127,9 +127,11 @@ def test_everything_in_order(kernel: Kernel) -> None:
         "'j'"
     )
     seen = kernel.run(code.replace("; !echo i", "\n!echo i"))
-    assert [
-        (kind, value if isinstance(value, str) else value["data"]["text/plain"]) for kind, value in seen.events
-    ] == [
+    shown = [
+        (kind, "".join(v if isinstance(v, str) else v["data"]["text/plain"] for _, v in events))
+        for kind, events in itertools.groupby(seen.events, key=lambda event: event[0])
+    ]
+    assert shown == [
         ("stdout", "a\n"), ("raw", "b\n"), ("stderr", "c\n"), ("raw", "d\n"), ("display_data", "'e'"),
         ("raw stderr", "f\n"), ("stdout", "F\n"), ("raw", "g\n"), ("stdout", "h\n"), ("raw", "i\n"), ("execute_result", "'j'"),
     ]  # fmt: skip
