@@ -37,7 +37,7 @@ class PrivateFront(Front):
         self._max_message_chars = max_message_chars
         self._n_held_chars = 0
         self._sent_at = 0.0
-        self._concluded = ""
+        self._concluded: Request | None = None
 
     def say_ready(self) -> None:
         """Tell the manager that requests are welcome."""
@@ -78,9 +78,9 @@ class PrivateFront(Front):
         for n_tried in range(_MAX_TRIES):
             try:
                 frames = frames or self._last_words(kind, content)
-                if self._concluded != self.request.msg_id:
+                if self._concluded is not self.request:
                     self._writer.items += [(b"", frames)]  # no call up to the next line, so no signal either
-                    self._concluded = self.request.msg_id
+                    self._concluded = self.request
                 self.flush()
                 return
             except ChannelClosed:

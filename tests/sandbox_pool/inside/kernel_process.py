@@ -288,10 +288,10 @@ class Kernel:
         self._outcome.duration_s = time.perf_counter() - began_at
         return self._outcome
 
-    def post(self, kind: str, content: dict[str, Any]) -> None:
+    def post(self, kind: str, content: dict[str, Any], msg_id: str | None = None) -> None:
         """Send a request."""
         self._outcome, self._is_idle = Outcome(), False
-        self._msg_id = uuid.uuid4().hex
+        self._msg_id = msg_id or uuid.uuid4().hex
         payload = f"{kind}\0{self._msg_id}\0{json.dumps(content)}".encode()
         self.channel.sendall(b"x" + len(payload).to_bytes(4, "big") + payload)
 

@@ -144,6 +144,13 @@ def test_partial_lines_are_joined_and_arrive(kernel: Kernel) -> None:
     assert seen.n_reads <= 5
 
 
+def test_ids_may_repeat(kernel: Kernel) -> None:
+    """Two requests with the same id are two requests."""
+    for n in (1, 2):
+        kernel.post("execute_request", {"code": str(n)}, msg_id="again")
+        assert kernel.wait_for_idle().result == str(n)
+
+
 def test_large_text(kernel: Kernel) -> None:
     """Texts larger than a frame, in several scripts, arrive whole."""
     seen = kernel.run("print('é漢😀' * 100_000)\nimport sys; sys.stderr.write('x' * 1_000_000); None")
