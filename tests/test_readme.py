@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
+from sandbox_pool import PoolConfig
 from tests.processes import ROOT, clean_environment, run_module
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -95,6 +97,25 @@ def test_example_of_a_task_is_the_file() -> None:
     """The task shown is the one in configs/."""
     (shown,) = blocks("json")
     assert json.loads(shown) == json.loads((ROOT / "configs/example_tasks.jsonl").read_text())
+
+
+@pytest.mark.kernel
+def test_pool_as_a_library(tmp_path: Path) -> None:
+    """The program shown runs, and prints what one expects of it."""
+    (program,) = blocks("python")
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert ran.stdout == "42\n"
+
+
+def test_profiles_shown_are_valid() -> None:
+    """The sandbox section shown is accepted, and means what its comments say."""
+    (section,) = blocks("yaml")
+    config = PoolConfig.model_validate(YAML(typ="safe").load(section)["sandbox"])
+    assert config.profile_named("upstream").kernel == "ipykernel"
+    assert config.profile_named("torch").preload == ("torch",)
 
 
 def test_file_tree_is_complete() -> None:
