@@ -85,7 +85,7 @@ class Front:
 class OutStream(io.TextIOBase):
     """sys.stdout and sys.stderr of the cells. Called as ipykernel's, which error messages name."""
 
-    encoding = "utf-8"
+    encoding = "UTF-8"
     errors = "backslashreplace"
 
     def __init__(self, name: str, descriptor: int, front: Front) -> None:

@@ -119,13 +119,23 @@ def settle(shell: ZMQInteractiveShell, front: Front, seed: int | None) -> None:
     shell.move_in()
     libraries.reseed(seed)
     sys.argv = [""]
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    find_files_of_cells()
     packages = os.environ.get("PIP_TARGET")
     if packages:
         sys.path.append(packages)
     for name in _own_modules:
         sys.modules.pop(name, None)
+
+
+def find_files_of_cells() -> None:
+    """Let modules that the code writes be imported, from where ipykernel has its folder on the path.
+
+    That is behind the standard library: a `calendar.py` of the code must not break a library.
+    """
+    if "" not in sys.path:
+        folders = [entry.rpartition("/")[2] for entry in sys.path]
+        places = [n for n, name in enumerate(folders) if name in ("site-packages", "dist-packages")]
+        sys.path.insert(places[0] if places else 0, "")
 
 
 def max_message_chars(start: dict[str, Any]) -> int | None:

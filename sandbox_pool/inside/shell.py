@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
@@ -200,7 +201,7 @@ class ZMQInteractiveShell(InteractiveShell):
             raise OSError("Background processes not supported.")
         sys.stdout.flush()  # the command's output comes after what was printed
         command = self.var_expand(cmd, depth=1)
-        shell = os.environ.get("SHELL", "/bin/sh")
+        shell = shutil.which(os.environ.get("SHELL", "sh")) or "/bin/sh"
         process = subprocess.Popen(
             command, shell=True, executable=shell, stdin=subprocess.DEVNULL, stdout=1, stderr=1
         )

@@ -151,7 +151,7 @@ class KernelServer:
             "control": theirs.fileno(),
         }
         self.process = subprocess.Popen(
-            [python, "-s", "-P", "-c", _SERVER, json.dumps(settings)],
+            [python, "-s", "-c", _SERVER, json.dumps(settings)],
             pass_fds=[theirs.fileno()], cwd="/", stdin=subprocess.DEVNULL,
             env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "MPLBACKEND": "module://matplotlib_inline.backend_inline",
                  "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "LANG": "C.UTF-8",
