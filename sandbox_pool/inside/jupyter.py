@@ -85,6 +85,7 @@ class JupyterFront(Front):
 
     def __init__(self, listeners: Sequence[int], key: str, channel: int, interrupts: Interrupts) -> None:
         self._is_busy = False
+        self._concluded: Request | None = None
         self._signer = Signer(key.encode())
         self._channel = channel
         self._interrupts = interrupts
@@ -140,12 +141,16 @@ class JupyterFront(Front):
         self._wake()
 
     def conclude(self, kind: str, content: dict[str, Any]) -> None:
-        """Send the reply and say that all output has been sent."""
+        """Send the reply, once, and say that all output has been sent."""
         self._pipes.wait_until_empty()
         self._is_busy = False
-        if kind:
-            self._queue(self.request.channel, kind, to_json(content), self.request)
-        self._queue(self._iopub, "status", b'{"execution_state":"idle"}', self.request)
+        if self._concluded is not self.request:
+            last = [(self._iopub, "status", b'{"execution_state":"idle"}', self.request)]
+            if kind:
+                last.insert(0, (self.request.channel, kind, to_json(content), self.request))
+            self._outgoing += last  # no call up to the next line, so no signal either
+            self._concluded = self.request
+        self._wake()
 
     def receive(self) -> Request | None:
         """Return the next request."""
