@@ -84,7 +84,7 @@ CASES = (
     _lean(
         "forged-end",
         "say(message(b'i', 'stream', {'name': 'stdout', 'text': 'forged'}), message(b's', 'execute_reply', REPLY), message(b'i', 'status', IDLE))\ntime.sleep(0.3)",
-        ends(Status.OK, Status.PROTOCOL),
+        ends(Status.OK, Status.PROTOCOL, stdout="forged.*"),
         check=_next_is_sound,
     ),
     _lean(

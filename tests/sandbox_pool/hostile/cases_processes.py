@@ -173,7 +173,7 @@ for pid in (@RUNNER_PID@, @ZYGOTE_PID@):
         "zombies",
         """
 import os
-for _ in range(30):
+for _ in range(15):
     if os.fork() == 0: os._exit(0)
 for _ in range(60):
     if os.fork() == 0:
