@@ -84,11 +84,11 @@ def drop_to(uid: int) -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-    except PermissionError:
+    except OSError as error:
         raise Unsupported(
-            "started as root without the right to change to another uid (CAP_SETUID, CAP_SETGID): "
-            "grant both, or run as an ordinary user"
-        ) from None
+            f"started as root, but cannot become uid {uid} ({error}): grant CAP_SETUID and CAP_SETGID; in a user "
+            "namespace, map a range of uids (podman --userns=auto:size=65536); or run as an ordinary user"
+        ) from error
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)  # else /proc/self belongs to root
 
 
@@ -144,7 +144,7 @@ def enter_sandbox(settings: dict[str, Any], workspace: str | None) -> int:
         syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWCGROUP)
         mount_writable(f"size={settings['work_bytes']},nr_inodes={settings['work_inodes']}")
         os.chdir(f"{SANDBOX}/work")
-        if settings.get("workspaces"):
+        if settings.get("workspaces") or workspace is not None:
             show_workspace(workspace)
         syscalls.mount("proc", "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
         write(OOM_SCORE, "/proc/self/oom_score_adj")

@@ -51,6 +51,8 @@ _ETC_COPIES = (
 )  # fmt: skip
 _ETC_OF_NETWORK = ("resolv.conf", "hosts", "host.conf")
 _RESERVED = ("/proc", "/dev", "/sys", "/etc", "/tmp", SANDBOX, INSIDE, EMPTY, WORKSPACES, WORKSPACE)
+# wheels keep the host's path, which may be below /tmp; /tmp cannot be written then, TMPDIR can
+_RESERVED_FOR_PATHS = tuple(path for path in _RESERVED if path != "/tmp")
 _CPU_FACTS = "/sys/devices/system/cpu"
 
 _ETC_FILES = {
@@ -70,6 +72,8 @@ class Source(NamedTuple):
     target: str
     descriptor: int | None
     is_folder: bool
+    path: str = ""
+    """Where it is on the host, links resolved."""
 
 
 def open_source(path: str, target: str, what: str) -> Source:
@@ -78,7 +82,7 @@ def open_source(path: str, target: str, what: str) -> Source:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
         raise SetupFailed(f"{what} {path} cannot be shown in a sandbox: {error.strerror}") from None
-    return Source(target, descriptor, os.path.isdir(path))  # noqa: PTH112
+    return Source(target, descriptor, os.path.isdir(path), os.path.realpath(path))  # noqa: PTH112
 
 
 def sources(settings: dict[str, Any]) -> list[Source]:
@@ -110,28 +114,39 @@ def sources(settings: dict[str, Any]) -> list[Source]:
         if not interpreter.is_beneath(path, system) or interpreter.is_beneath(path, hidden)
     ]
     found += [
-        open_source(path, _checked_target(path, "extra path"), "the extra path")
+        open_source(path, _checked_target(path, "extra path", _RESERVED_FOR_PATHS), "the extra path")
         for path in settings.get("extra_paths") or []
     ]
     found += [
-        open_source(path, _checked_target(target, "mount target"), "the mount source")
+        open_source(path, _checked_target(target, "mount target", _RESERVED), "the mount source")
         for path, target in settings.get("mounts") or []
     ]
     found.append(open_source(interpreter.OWN_FOLDER, INSIDE, "the kernels' code"))
     if settings.get("workspaces"):
         found.append(open_source(settings["workspaces"], WORKSPACES, "the folder of workspaces"))
-    found += [Source(path, None, os.path.isdir(path)) for path in hidden if os.path.exists(path)]  # noqa: PTH110, PTH112
+    found += masks(found, hidden)
     # at one target the mask first, so that what is asked for by name is seen
     return sorted(
         found, key=lambda source: (source.target.count("/"), source.target, source.descriptor is not None)
     )
 
 
-def _checked_target(target: str, what: str) -> str:
+def masks(shown: list[Source], hidden: list[str]) -> list[Source]:
+    """Return what hides each of the host's paths in `hidden` wherever something shows it."""
+    found = []
+    for path in {os.path.realpath(path) for path in hidden if os.path.exists(path)}:  # noqa: PTH110
+        for source in shown:
+            if interpreter.is_beneath(path, [source.path]):
+                target = source.target + path[len(source.path) :]
+                found.append(Source(target, None, os.path.isdir(path)))  # noqa: PTH112
+    return found
+
+
+def _checked_target(target: str, what: str, reserved: tuple[str, ...]) -> str:
     path = os.path.normpath(target)
-    if not target.startswith("/") or path in ("/", *_SYSTEM) or interpreter.is_beneath(path, list(_RESERVED)):
+    if not target.startswith("/") or path in ("/", *_SYSTEM) or interpreter.is_beneath(path, list(reserved)):
         raise SetupFailed(
-            f"{what} {target!r}: it must be an absolute path outside of {', '.join(_RESERVED)}; "
+            f"{what} {target!r}: it must be an absolute path outside of {', '.join(reserved)}; "
             "choose another, such as /data"
         )
     return path

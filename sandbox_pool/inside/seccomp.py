@@ -61,7 +61,7 @@ _NUMBERS: dict[str, tuple[int | None, int | None]] = {
 }  # fmt: skip
 _MEMORY_BEYOND_LIMITS = {
     "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "shmat": (30, 196),
-    "shmctl": (31, 195),
+    "shmctl": (31, 195), "msgget": (68, 186),
 }  # fmt: skip
 _EXAMINED = {
     "clone": (56, 220), "clone3": (435, 435), "socket": (41, 198), "socketpair": (53, 199),

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import select
-import signal
 import socket
 import struct
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
+import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -45,6 +47,26 @@ def settings(**changes: Any) -> dict[str, Any]:
         "cgroups": [],
         **changes,
     }
+
+
+USER = ("setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups")
+"""Starts a program as an ordinary user that nobody is, when we are root."""
+
+
+def is_open(path: Path) -> bool:
+    """Whether every user may read `path` and pass through what is above it."""
+    return all(part.stat().st_mode & 0o001 for part in path.resolve().parents) and bool(
+        path.stat().st_mode & 0o004
+    )
+
+
+def python_of_users() -> tuple[str, list[str]] | None:
+    """Return an interpreter of our version that every user can run, and what to add for it to find IPython."""
+    packages = Path(sysconfig.get_path("purelib"))
+    if is_open(Path(sys.base_prefix, "lib")) and is_open(packages):
+        return sys.executable, []
+    system = Path(f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}")
+    return (str(system), [str(packages)]) if system.exists() and is_open(packages) else None
 
 
 class Talk:
@@ -116,8 +138,16 @@ class Keeper:
     def fork(self, *, n_listeners: int = 0, cgroups: tuple[int, ...] = (), **start: Any) -> Box:
         """Fork a sandbox and return it when its kernel is ready."""
         box = Box(self, n_listeners, cgroups, start)
-        box.wait_until_ready()
+        try:
+            box.wait_until_ready()
+        except BaseException:
+            box.close()
+            raise
         return box
+
+    def zygote_pid(self, box: Box) -> int:
+        """The host's pid of the zygote, by one of its sandboxes."""
+        return int(status(box.init_pid)["PPid"])
 
     def close(self) -> int:
         """Hang up and wait for the end; returns the keeper's exit code."""
@@ -157,6 +187,8 @@ class Box:
         self.control, self.channel = Talk(control), channel
         channel.settimeout(TIMEOUT_S)
         self.frames = b""
+        self.spilled = b""
+        self.pipes = [self.stdout, self.stderr]
         self.kernel_pidfd: int | None = None
         self.work: int | None = None
 
@@ -170,11 +202,13 @@ class Box:
             self.work = descriptors.pop()
         self.kernel_pidfd = descriptors.pop() if descriptors else None
         kind, _ = self.frame()
-        assert kind == b"r", (kind, self.raw(), self.control.hear())
+        if kind != b"r":
+            raise RuntimeError(f"no kernel: {kind!r} {self.raw()!r} {self.control.hear()}")
 
     def frame(self) -> tuple[bytes, bytes]:
         """Return kind and payload of the next frame; an empty kind at the end."""
         while len(self.frames) < 5 or len(self.frames) < 5 + struct.unpack(">I", self.frames[1:5])[0]:
+            self.drain_until(self.channel.fileno())
             data = self.channel.recv(65536)
             if not data:
                 return b"", b""
@@ -206,15 +240,26 @@ class Box:
             elif kind == b"":
                 return text + self.raw() + "<end>"
 
+    def drain_until(self, channel: int) -> None:
+        """Wait until the channel is readable, taking what comes by the pipes meanwhile."""
+        give_up_at = time.monotonic() + TIMEOUT_S
+        while channel not in (ready := is_readable([channel, *self.pipes], TIMEOUT_S)):
+            assert ready, "neither frame nor output"
+            assert time.monotonic() < give_up_at, "output and no frame"
+            self.drain()
+
+    def drain(self) -> None:
+        """Take what is in the pipes now."""
+        for descriptor in is_readable(self.pipes, 0):
+            data = os.read(descriptor, 1 << 20)
+            self.spilled += data
+            if not data:
+                self.pipes.remove(descriptor)
+
     def raw(self) -> str:
-        """Return what is in the pipes now."""
-        found = b""
-        for descriptor in (self.stdout, self.stderr):
-            while is_readable(descriptor, 0):
-                data = os.read(descriptor, 65536)
-                if not data:
-                    break
-                found += data
+        """Return what came by the pipes since the last call."""
+        self.drain()
+        found, self.spilled = self.spilled, b""
         return found.decode(errors="replace")
 
     def interrupt(self) -> None:
@@ -229,8 +274,8 @@ class Box:
 
     def wait_until_gone(self, within_s: float = 10.0) -> None:
         """Wait until no process of the sandbox is left."""
-        assert self.pidfd is not None
-        assert is_readable(self.pidfd, within_s), "init lives on"
+        assert self.pidfd is not None, self.answer
+        assert is_readable([self.pidfd], within_s), "init lives on"
 
     def close(self) -> None:
         """Kill, and close every descriptor."""
@@ -252,11 +297,12 @@ class Box:
         return host_pid(self.kernel_pidfd)
 
 
-def is_readable(descriptor: int, within_s: float) -> bool:
-    """Whether there is something to read, or the end."""
+def is_readable(descriptors: list[int], within_s: float) -> set[int]:
+    """Return those on which there is something to read, or the end."""
     poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(within_s * 1000))
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return {descriptor for descriptor, _ in poll.poll(within_s * 1000)}
 
 
 def host_pid(pidfd: int | None) -> int:
@@ -265,6 +311,24 @@ def host_pid(pidfd: int | None) -> int:
         if line.startswith("Pid:"):
             return int(line.split()[1])
     raise AssertionError
+
+
+def in_child(function: Callable[[], None]) -> None:
+    """Call a function in a forked process, and fail as it fails."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            function()
+        except BaseException:  # noqa: BLE001 - told to whoever waits
+            os.write(write, traceback.format_exc().encode()[-60_000:])
+            os._exit(1)
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as said:
+        text = said.read().decode(errors="replace")
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, text or f"it ended with status {status}"
 
 
 def is_alive(pid: int) -> bool:
@@ -285,15 +349,25 @@ def wait_until(condition: Any, within_s: float = 5.0) -> bool:
     return bool(condition())
 
 
-__all__ = [
-    "ENVIRONMENT",
-    "INSIDE",
-    "UID",
-    "Box",
-    "Keeper",
-    "host_pid",
-    "is_alive",
-    "settings",
-    "signal",
-    "wait_until",
-]
+def namespaces(pid: int | str) -> dict[str, str]:
+    """Return what identifies each namespace of a process."""
+    names = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")
+    return {name: str(Path(f"/proc/{pid}/ns/{name}").readlink()) for name in names}
+
+
+def status(pid: int) -> dict[str, str]:
+    """Return the fields of /proc/PID/status."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the living processes below one."""
+    found: list[int] = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != pid:
+            with suppress(OSError, IndexError):
+                fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+                if int(fields[1]) == pid and fields[0] != "Z":
+                    found += [int(folder.name), *descendants(int(folder.name))]
+    return found
