@@ -86,8 +86,8 @@ def drop_to(uid: int) -> None:
         os.setresuid(uid, uid, uid)
     except OSError as error:
         raise Unsupported(
-            f"started as root, but cannot become uid {uid} ({error}): grant CAP_SETUID and CAP_SETGID; in a user "
-            "namespace, map a range of uids (podman --userns=auto:size=65536); or run as an ordinary user"
+            f"started as root, but cannot become uid {uid} ({error}): grant CAP_SETUID and CAP_SETGID; in a "
+            "user namespace, map a range of uids (podman --userns=auto:size=65536); or be an ordinary user"
         ) from error
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)  # else /proc/self belongs to root
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -72,6 +73,7 @@ def _setup(request: pytest.FixtureRequest) -> Iterator[Setup]:
     assert "ready" in setup.keeper.greeting, (setup.keeper.greeting, setup.keeper.said())
     yield setup
     setup.keeper.close()
+    shutil.rmtree(setup.scratch.folder, ignore_errors=True)  # which no keeper removed when it was killed
 
 
 def refusal(**changes: Any) -> dict[str, Any]:
@@ -261,12 +263,13 @@ def test_cgroups() -> None:
         ("import threading, time; threading.Thread(target=time.sleep, args=(9,), daemon=True).start()", ["trial", "thread"]),
     ],
 )  # fmt: skip
-def test_preload_module_that_fails(tmp_path: Path, source: str, words: list[str]) -> None:
+def test_preload_module_that_fails(source: str, words: list[str]) -> None:
     """A configured module that cannot be loaded is an error that names it, however it fails."""
     folder = Path(tempfile.mkdtemp(prefix="kf-test-", dir="/tmp"))
     folder.chmod(0o755)
     (folder / "trial.py").write_text(source)
     answer = refusal(preload=["trial"], extra_paths=[str(folder)])
+    shutil.rmtree(folder)
     assert answer["kind"] == "preload"
     for word in words:
         assert word in answer["error"], answer
