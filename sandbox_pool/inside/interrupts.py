@@ -30,7 +30,9 @@ class Interrupts:
         os.set_blocking(pipe, False)
 
     def install(self) -> None:
-        """Take over both signals."""
+        """Take over both signals; leave two to errors, as Python does: a broken pipe, too large a file."""
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, _do_nothing)
         signal.signal(signal.SIGINT, self._on_interrupt)
 

@@ -53,6 +53,8 @@ def be_kernel(start, fds):
     os.set_inheritable(log, False)
     control.close()
     os.setsid()
+    for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
     os.environ.update(start["environment"])
     os.chdir(start["work"])
     null = os.open(os.devnull, os.O_RDONLY)

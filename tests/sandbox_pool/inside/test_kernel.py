@@ -441,6 +441,17 @@ def test_children_inherit_nothing(kernel: Kernel) -> None:
     assert numbers == ["0", "1", "2", "3"]  # 3 is the listing
 
 
+def test_limits_are_errors(kernel: Kernel) -> None:
+    """A broken pipe and a file over its limit are exceptions, not the end of the kernel."""
+    code = (
+        "import os, resource\nr, w = os.pipe(); os.close(r)\n"
+        "try: os.write(w, b'x')\nexcept BrokenPipeError as error: print(error.errno)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\nwith open('f', 'wb') as f: f.write(bytes(200))"
+    )
+    seen = kernel.run(code)
+    assert (seen.stdout, seen.error) == ("32\n", ("OSError", "[Errno 27] File too large"))
+
+
 def test_flood_of_a_child_does_not_stop_the_cell(kernel: Kernel) -> None:
     """A child that writes without end delays what is printed, but only by so much in all."""
     code = (
