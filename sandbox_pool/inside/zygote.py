@@ -30,7 +30,7 @@ def main(settings: dict[str, Any], progress: int, go: int) -> None:
     """Become the zygote of these settings; never returns.
 
     Args:
-        settings: see `ZygoteSettings` in design of the manager's `settings.py`.
+        settings: the manager's first line, whose keys are those that the modules here read.
         progress: pipe to the keeper, which hears of each step, and of our death by its end.
         go: pipe from the keeper, which says when it has become our parent.
     """

@@ -389,6 +389,21 @@ def test_network_of_the_host(started_as: str) -> None:
         box.close()
 
 
+def test_hidden_packages_of_the_interpreter() -> None:
+    """A package that is installed beside IPython, as ours is from a wheel, is empty when it is hidden."""
+    folder = Path(pytest.__file__).parent
+    if STARTED_AS[0] != "root" and not driver.is_open(folder):
+        pytest.skip("the interpreter's packages cannot be read by every user")
+    given = settings(hidden=[str(folder)], uid=driver.UID if os.geteuid() == 0 else None)
+    with Keeper(given) as keeper:
+        assert keeper.greeting is not None
+        assert "ready" in keeper.greeting, keeper.greeting
+        box = keeper.fork()
+        assert box.run(f"import os; os.listdir({str(folder)!r})") == "[]"
+        assert "has no attribute" in box.run("import pytest; pytest.fixture")
+        box.close()
+
+
 def test_hidden_around_the_interpreter(public: Path) -> None:
     """A project that is hidden is, but for the virtual environment that lies in it."""
     prefix = Path(sys.prefix)
