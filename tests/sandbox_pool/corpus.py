@@ -8,7 +8,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,9 @@ class Seen:
     result: str | None
     error: tuple[str, str] | None
     n_images: int
+
+
+STUCK = Seen("", None, ("TimeoutError", f"not ended in {CELL_TIMEOUT_S} s"), 0)
 
 
 def quickstart() -> list[Script]:
@@ -78,11 +81,14 @@ class Comparison:
         self._reference.close()
 
     def differences(self, script: Script) -> list[tuple[int, Seen, Seen]]:
-        """Return the number of each cell on which they disagree, with what lean and ipykernel made of it."""
+        """Return the number of each cell on which they disagree, with what lean and ipykernel made of it.
+
+        A cell that ipykernel does not end is a difference, and the last one.
+        """
         work = self._folder(script)
         ours = self._run_lean(script, work)
         theirs = self._run_reference(script, self._folder(script))
-        pairs = zip(ours, theirs, strict=True)
+        pairs = zip(ours, theirs, strict=False)
         return [(n, one, other) for n, (one, other) in enumerate(pairs) if one != other]
 
     def _folder(self, script: Script) -> Path:
@@ -111,8 +117,12 @@ class Comparison:
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             kernel, info = self._reference.start_listening(work, folder, "key", seed=0)
             try:
-                with client_of(info) as client:
-                    return [normal(work, *reference_cell(client, code)) for code in script.cells]
+                seen = []
+                with client_of(info) as client, suppress(TimeoutError):
+                    for code in script.cells:
+                        seen.append(STUCK)
+                        seen[-1] = normal(work, *reference_cell(client, code))
+                return seen
             finally:
                 kernel.kill()
 

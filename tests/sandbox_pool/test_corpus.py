@@ -18,8 +18,13 @@ pytestmark = [
     ),
 ]
 
-EXPLAINED: dict[str, str] = {}
-"""Scripts with a difference, and its reason. There is none among 359 scripts."""
+EXPLAINED = {
+    "PyLlama3_only_codefb/114": (
+        "`!apt-get install` asks whether to go on. ipykernel's commands have a terminal, where nobody answers; "
+        "ours read the end of a file at once"
+    ),
+}
+"""Scripts with a difference, and its reason. Whether apt gets as far as to ask depends on the machine."""
 
 
 @pytest.fixture(name="comparison", scope="module")
@@ -30,12 +35,9 @@ def _comparison(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comparison
 
 
 def compare(comparison: Comparison, scripts: list[Script]) -> None:
-    """Fail with all differences that are not explained, and with explanations of none."""
-    found = {script.name: comparison.differences(script) for script in scripts}
-    different = {name: cells for name, cells in found.items() if cells}
-    unexplained = {name: cells for name, cells in different.items() if name not in EXPLAINED}
-    assert unexplained == {}
-    assert [name for name in EXPLAINED if name in found and name not in different] == []
+    """Fail with all differences that are not explained."""
+    found = {s.name: cells for s in scripts if (cells := comparison.differences(s))}
+    assert {name: cells for name, cells in found.items() if name not in EXPLAINED} == {}
 
 
 def test_particular_cells(comparison: Comparison) -> None:
