@@ -43,10 +43,10 @@ def why_not_shown(
 
 
 def _private_places() -> list[Path]:
-    places = [Path(jupyter_runtime_dir())]
+    places = []
     with suppress(RuntimeError):  # this user has no home
         places.append(Path.home())
-    return [place.resolve() for place in places]
+    return [place.resolve() for place in (*places, Path(jupyter_runtime_dir()))]
 
 
 def _allows(folder: Path, uid: int | None, needed: int) -> bool:

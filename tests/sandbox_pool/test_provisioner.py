@@ -230,6 +230,17 @@ def test_death_is_noticed(jupyter: Jupyter, code: str, status: int) -> None:
         assert run(client, "1 + 1") == "2"
 
 
+def test_dead_zygote(jupyter: Jupyter) -> None:
+    """Kernels whose zygote is killed are dead to their managers; the next start has another zygote."""
+    with running("light") as (manager, client), running("light") as (other, _):
+        for child in psutil.Process().children():
+            child.kill()
+        wait_until(lambda: not (manager.is_alive() or other.is_alive()))
+        manager.restart_kernel(now=True)
+        client.wait_for_ready(timeout=20)
+        assert run(client, "1 + 1") == "2"
+
+
 async def test_dead_kernel_is_restarted(jupyter: Jupyter) -> None:
     """The restarter that JupyterLab has starts a kernel anew that has died."""
     often = Config({"KernelRestarter": {"time_to_dead": 0.05}})
@@ -574,7 +585,9 @@ def test_end_of_the_process(jupyter: Jupyter, is_killed: bool) -> None:
     if is_killed:
         process.kill()
     _, errors = process.communicate(timeout=20)
-    assert (process.returncode, errors) == (-9 if is_killed else 0, b"")
+    assert process.returncode == (-9 if is_killed else 0)
+    # warnings of what this machine cannot bound are no complaints of the end
+    assert [line for line in errors.splitlines() if not line.startswith(b"sandboxes: ")] == []
     wait_until(lambda: not any(child.is_running() for child in below), within_s=5)
     wait_until(lambda: set(jupyter.scratch.iterdir()) == before, within_s=5)
 
