@@ -32,14 +32,29 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
+def ordinary_user() -> None:
+    """Be no root: of a user namespace with one uid, in which this machine's files keep their owners' rights."""
+    if os.geteuid() == 0:
+        _check(_libc().unshare(_CLONE_NEWUSER))
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{_ORDINARY_UID} 0 1")
+        Path("/proc/self/gid_map").write_text(f"{_ORDINARY_UID} 0 1")
+
+
 def no_user_namespaces() -> None:
-    """Forbid user namespaces as `user.max_user_namespaces=0` does, for an ordinary user."""
-    uid, gid = os.geteuid(), os.getegid()
-    _check(_libc().unshare(_CLONE_NEWUSER))
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{_ORDINARY_UID} {uid} 1")
-    Path("/proc/self/gid_map").write_text(f"{_ORDINARY_UID} {gid} 1")
+    """Forbid user namespaces as `user.max_user_namespaces=0` does, for an ordinary user. Needs root."""
+    ordinary_user()
     Path("/proc/sys/user/max_user_namespaces").write_text("0")
+
+
+def both(first: Change, second: Change) -> Change:
+    """Return what makes one change and then the other."""
+
+    def make() -> None:
+        first()
+        second()
+
+    return make
 
 
 def refuse(*numbers: int) -> Change:

@@ -105,16 +105,30 @@ def test_no_user_namespaces_auto() -> None:
 def test_filtered_as_in_a_container(numbers: tuple[int, ...]) -> None:
     """Where mounts or namespaces are filtered, as in containers, the tier namespace is refused, and auto goes on."""
     needs("landlock")
-    said = on(adverse.refuse(*numbers), tier="namespace")
+    change = adverse.both(adverse.ordinary_user, adverse.refuse(*numbers))
+    said = on(change, tier="namespace")
     assert said.get("error") == "UnsupportedHost", said
     assert "landlock" in said["text"] or "seccomp" in said["text"]
-    assert on(adverse.refuse(*numbers), tier="auto").get("tier") == "landlock"
+    assert on(change, tier="auto").get("tier") == "landlock"
+
+
+@needs_root
+@needs_x86
+def test_interpreter_out_of_reach() -> None:
+    """Where root may neither mount nor let another uid reach the interpreter, the error says where to put it."""
+    needs("landlock")
+    said = on(adverse.refuse(165, 272), tier="landlock")
+    if "error" in said:  # else the interpreter can be reached by everybody
+        assert said["error"] == "UnsupportedHost"
+        assert "chmod" in said["text"]
+    else:
+        assert said["results"] == ["42"]
 
 
 @needs_x86
 def test_neither_namespaces_nor_landlock() -> None:
     """`auto` never takes the tier process: it is an error that names every remedy."""
-    change = adverse.refuse(165, 272, 444, 445, 446)
+    change = adverse.both(adverse.ordinary_user, adverse.refuse(165, 272, 444, 445, 446))
     said = on(change, tier="auto")
     assert said.get("error") == "UnsupportedHost", said
     assert "namespace" in said["text"]
@@ -151,8 +165,8 @@ def test_few_descriptors(tier: str) -> None:
 @needs_root
 def test_little_memory(tmp_path: Path) -> None:
     """With 64 MB free, few sandboxes exist at a time, which the log says; or none, which is an error."""
-    needs("namespace")
-    said = on(adverse.little_memory(tmp_path), tier="namespace", max_sandboxes=200, n=20)
+    needs("landlock")  # a /proc with something mounted in it makes the kernel refuse other ones
+    said = on(adverse.little_memory(tmp_path), tier="landlock", max_sandboxes=200, n=20)
     if "error" in said:
         assert said["error"] in ("UnsupportedHost", "SandboxStartError")
         assert "memory" in said["text"]
@@ -215,7 +229,7 @@ async def test_unknown_profile() -> None:
     ("source", "word"),
     [
         ("raise ValueError('not today')", "not today"),
-        ("import sys; sys.exit(3)", "exit"),
+        ("import sys; sys.exit(3)", "SystemExit"),
         ("import os; os._exit(4)", ""),
         ("import ctypes; ctypes.string_at(0)", ""),
         (
@@ -354,7 +368,6 @@ async def test_put_outside(small: Sandbox) -> None:
         "\udcff",
         "way/x",
         "x" * 300,
-        "a/" * 3000 + "x",
     ):
         with pytest.raises((SandboxPathError, OSError)):
             await small.put(path, b"x")
@@ -369,12 +382,12 @@ async def _put_many(sandbox: Sandbox) -> None:
 async def test_put_on_a_full_disk(small: Sandbox) -> None:
     """More than fits is an OSError that says so; the sandbox goes on."""
     needs("namespace")
-    with pytest.raises(OSError, match=r"(?i)no space"):
+    with pytest.raises(OSError, match=r"disk is full.*disk_bytes"):
         await small.put("big", bytes(20 << 20))
     assert (
         await small.execute("import os; os.remove('big') if os.path.exists('big') else 0; 6 * 7")
     ).result is not None
-    with pytest.raises(OSError, match=r"(?i)no space"):
+    with pytest.raises(OSError, match=r"disk is full.*max_files"):
         await _put_many(small)
     assert (await small.execute("6 * 7")).result == "42"
 
