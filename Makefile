@@ -52,8 +52,9 @@ format: $(VENV)/.installed-dev  ## apply ruff's fixes and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed-dev  ## measure the cost of a turn beside a bare loop
+bench: $(VENV)/.installed-dev  ## measure a turn beside a bare loop, a sandbox beside cold kernels
 	$(BIN)/python -m tests.bench.loop_cost
+	$(BIN)/python -m tests.bench.sandbox_pool
 
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-annotate --no-header pyproject.toml
