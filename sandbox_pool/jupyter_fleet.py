@@ -130,8 +130,8 @@ class Fleet:
         name = config.model_dump_json()
         if sum(other == name for other in self._kernels.values()) >= config.max_sandboxes:
             raise SandboxStartError(
-                f"{config.max_sandboxes} kernels of this kind are there already (sandbox.max_sandboxes in "
-                "its kernel.json): shut one down, or allow more"
+                "there are as many kernels of this kind as its kernel.json allows (sandbox.max_sandboxes: "
+                f"{config.max_sandboxes}): shut one down, or allow more"
             )
         self._kernels[kernel] = name
         if name not in self._starters:
@@ -140,7 +140,8 @@ class Fleet:
         try:
             return await asyncio.shield(opening)
         except BaseException:
-            if opening.done() and self._starters.get(name) is opening:
+            has_failed = opening.done() and (opening.cancelled() or opening.exception() is not None)
+            if has_failed and self._starters.get(name) is opening:
                 del self._starters[name]  # the next kernel tries again
             raise
 
