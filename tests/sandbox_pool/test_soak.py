@@ -74,7 +74,7 @@ async def test_cycles(tier: str) -> None:
             logger.info("%s: %d cycles in %.1f s: %s -> %s", tier, N_CYCLES, took_s, early, late)
             assert late.n_descriptors <= early.n_descriptors + 2
             assert late.n_processes <= early.n_processes + 3  # a worn zygote may be on its way out
-                assert late.n_threads < 40  # those that file work is done in, which come as they are needed
+            assert late.n_threads < 40  # those for work on files come as they are needed
             assert late.rss_bytes - early.rss_bytes < _MAX_GROWTH_BYTES
             assert pool.statistics().n_failed_starts == 0
         left = World.now(bait.scratch, groups).left_since(before)

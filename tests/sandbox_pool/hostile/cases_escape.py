@@ -174,7 +174,8 @@ for top, folders, names in os.walk('@WALK@'):
         r"""
 for name in ('runner', 'runner.rollout', 'scoring', 'bench_data', 'bench_data.quickstart', 'sandbox_pool', 'sandbox_pool.pool', 'sandbox_pool.inside', 'tests'):
     attempt(name, lambda: __import__(name).__file__.lower())
-print(*[m for m in sys.modules if m.split('.')[0] in ('runner', 'scoring', 'bench_data', 'sandbox_pool')], sep='', end='')
+for name, module in sorted(sys.modules.items()):
+    if name.split('.')[0] in ('runner', 'scoring', 'bench_data', 'sandbox_pool') and getattr(module, '__file__', None): print('there is', name)
 """,
     ),
     _reach(
