@@ -83,7 +83,7 @@ class Comparison:
     def differences(self, script: Script) -> list[tuple[int, Seen, Seen]]:
         """Return the number of each cell on which they disagree, with what lean and ipykernel made of it.
 
-        A cell that ipykernel does not end is a difference, and the last one.
+        A cell that does not end is the last one.
         """
         work = self._folder(script)
         ours = self._run_lean(script, work)
@@ -106,9 +106,11 @@ class Comparison:
         try:
             kernel.wait_until_ready(60)
             seen = []
-            for code in script.cells:
-                outcome = kernel.run(code, timeout_s=CELL_TIMEOUT_S)
-                seen.append(normal(work, outcome.stdout, outcome.result, outcome.error, outcome.n_images))
+            with suppress(TimeoutError):
+                for code in script.cells:
+                    seen.append(STUCK)
+                    cell = kernel.run(code, timeout_s=CELL_TIMEOUT_S)
+                    seen[-1] = normal(work, cell.stdout, cell.result, cell.error, cell.n_images)
             return seen
         finally:
             kernel.kill()
@@ -172,14 +174,17 @@ def reference_cell(
 
 _BY_NATURE = (
     (re.compile(r"0x[0-9a-f]{6,}"), "0xADDRESS"),
-    (re.compile(r"<ipython-input-[^>]*>|/?\S*/?ipykernel_\d+/\d+\.py|(?<=\()\d+\.py(?=, line)"), "CELL"),
-    (re.compile(r"\d+(\.\d+)?(e-?\d+)? ?(s|ms|µs|us|ns|seconds|sec)\b"), "DURATION"),
-    (re.compile(r"\d+(\.\d+)?(it|kB|MB|B)?/s\b"), "RATE"),
+    (re.compile(r"<ipython-input-[^>]*>|\S{0,60}ipykernel_\d+/\d+\.py|(?<=\()\d+\.py(?=, line)"), "CELL"),
+    (re.compile(r"(?<!\d)\d{1,20}(\.\d{1,20})?(e-?\d+)? ?(s|ms|µs|us|ns|seconds|sec)\b"), "DURATION"),
+    (re.compile(r"(?<!\d)\d{1,20}(\.\d{1,20})?(it|kB|MB|B)?/s\b"), "RATE"),
     (re.compile(r"\d\d:\d\d(:\d\d(\.\d+)?)?"), "TIME"),
     (re.compile(r"\x1b\[[0-9;]*m"), ""),
     (re.compile(r"\r\n"), "\n"),
 )
-"""Addresses, names of cells, durations and colours: what differs from one run of a kernel to the next as well."""
+"""Addresses, names of cells, durations and colours: what differs from one run of a kernel to the next as well.
+
+Each is bounded: a cell may print megabytes without a space.
+"""
 
 
 def normal(work: Path, stdout: str, result: str | None, error: tuple[str, str] | None, n_images: int) -> Seen:

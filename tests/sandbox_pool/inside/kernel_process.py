@@ -329,27 +329,39 @@ class Kernel:
     def _read(self, timeout_s: float) -> None:
         by_fd = {fd: name for name, fd in self._pipes.items()}
         readable, _, _ = select.select([self.channel, *by_fd], [], [], timeout_s)
-        self._drain_channel()  # always before a pipe: what was said before is before
+        if not self._drain_channel():  # always before a pipe: what was said before is before
+            return
         if self._is_idle:
             readable = [fd for fd in by_fd if select.select([fd], [], [], 0)[0]]
         for fd in readable:
             if fd in by_fd and (data := os.read(fd, 65536)):
                 self._outcome.events.append((by_fd[fd], data.decode(errors="replace")))
 
-    def _drain_channel(self) -> None:
-        while select.select([self.channel], [], [], 0)[0]:
+    def _drain_channel(self) -> bool:
+        """Take what has come; False when there is more, as a cell may print without end."""
+        for _ in range(100):
+            if not select.select([self.channel], [], [], 0)[0]:
+                self._take_frames()
+                return True
             data = self.channel.recv(1 << 16)
             if not data:
+                self._take_frames()
                 self.is_over = True
-                return
+                return True
             self._outcome.n_reads += 1
             self._buffer += data
-        while len(self._buffer) >= 5:
-            end = 5 + int.from_bytes(self._buffer[1:5], "big")
+        self._take_frames()
+        return False
+
+    def _take_frames(self) -> None:
+        start = 0
+        while len(self._buffer) >= start + 5:
+            end = start + 5 + int.from_bytes(self._buffer[start + 1 : start + 5], "big")
             if len(self._buffer) < end:
-                return
-            self._take(self._buffer[:1], self._buffer[5:end])
-            self._buffer = self._buffer[end:]
+                break
+            self._take(self._buffer[start : start + 1], self._buffer[start + 5 : end])
+            start = end
+        self._buffer = self._buffer[start:]
 
     def _take(self, kind: bytes, payload: bytes) -> None:
         if kind in (b"o", b"e"):
