@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from typing import Any
 from sandbox_pool import settings
 from sandbox_pool.cgroups import Group, GroupLimits, Groups, open_groups
 from sandbox_pool.config import DEFAULT_PROFILE, PoolConfig, Profile
-from sandbox_pool.errors import UnsupportedHost
+from sandbox_pool.errors import SandboxStartError, UnsupportedHost
 from sandbox_pool.host import (
     UidRange,
     make_scratch,
@@ -132,12 +133,21 @@ class Belongings:
             return self._host.uid
         return self._identity.uid if self._identity else None
 
-    def make(self) -> int | None:
+    def make(self, workspace: Path | None) -> int | None:
         """Make its folders and its control group.
+
+        Args:
+            workspace: a folder that it is to see, if any.
 
         Returns:
             A descriptor of its working directory, unless it has a file system of its own.
+
+        Raises:
+            SandboxStartError: it could not read the workspace.
+            OSError: the disk is full.
         """
+        if workspace is not None:
+            self._check_workspace(workspace)
         if self._host.groups is not None:
             self.group = self._host.groups.make(str(self._number), group_limits(self.profile))
         if self.sockets_at is not None:
@@ -150,6 +160,19 @@ class Belongings:
             self._give(folder)
         self._give(self._home)
         return os.open(self._home / "work", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _check_workspace(self, workspace: Path) -> None:
+        try:
+            mode = workspace.stat().st_mode
+        except OSError as error:
+            raise SandboxStartError(f"workspace {workspace} cannot be shown: {error.strerror}") from None
+        if not stat.S_ISDIR(mode):
+            raise SandboxStartError(f"workspace {workspace} is no folder")
+        if self.owner is not None and mode & 0o005 != 0o005:
+            raise SandboxStartError(
+                f"workspace {workspace} cannot be read by the sandbox, which runs as uid {self.owner}: "
+                "chmod -R o+rX it"
+            )
 
     def _give(self, folder: Path) -> None:
         if self._identity is not None:

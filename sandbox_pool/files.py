@@ -21,6 +21,9 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 BLOCK_BYTES = 1024 * 1024
 """Bytes that are copied at once."""
 
+SYMBOLIC_LINK = "symbolic link"
+"""Why such a file is not taken."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 PATH_ERRORS = {
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EXDEV, errno.EACCES,
@@ -222,7 +225,7 @@ def open_regular(folder: int, name: str) -> tuple[int | None, str]:
 
 def _kind(mode: int) -> str:
     names = (
-        (stat.S_ISLNK, "symbolic link"),
+        (stat.S_ISLNK, SYMBOLIC_LINK),
         (stat.S_ISFIFO, "fifo"),
         (stat.S_ISSOCK, "socket"),
         (stat.S_ISDIR, "folder"),

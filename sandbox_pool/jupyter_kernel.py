@@ -31,5 +31,4 @@ class JupyterKernel(KernelSandbox):
     async def wait_for_end(self) -> None:
         """Wait until none of its processes is left."""
         while self.exit_status is None:
-            self._changed.clear()
-            await self._changed.wait()
+            await self.heard.something()

@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum, auto
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-from sandbox_pool import files
 from sandbox_pool.cgroups import Counters, Group
-from sandbox_pool.channel import Channel, Source
-from sandbox_pool.collect import CollectedFile, CollectLimits, collect, compile_globs
+from sandbox_pool.channel import Channel
+from sandbox_pool.collect import CollectedFile, compile_globs
 from sandbox_pool.config import PoolConfig
 from sandbox_pool.errors import (
     SandboxClosed,
@@ -29,19 +25,19 @@ from sandbox_pool.errors import (
     SandboxStartError,
     UnsupportedHost,
 )
+from sandbox_pool.files import SYMBOLIC_LINK
+from sandbox_pool.heard import Heard
 from sandbox_pool.interface import SandboxSpec
 from sandbox_pool.lifeline import Lifeline
-from sandbox_pool.messages import Cell, OutputLimits, StreamName
+from sandbox_pool.messages import Cell, OutputLimits
 from sandbox_pool.observation import Observation, Status
 from sandbox_pool.threads import in_thread
-from sandbox_pool.wire import Message
-
-T = TypeVar("T")
+from sandbox_pool.work_folder import WorkFolder
 
 logger = logging.getLogger(__name__)
 
 _HALF_DONE_GRACE_S = 1.0
-_MAX_EARLY_BYTES = 2000
+_MAX_WHY_CHARS = 2000
 _EXECUTE = {
     "silent": False,
     "store_history": True,
@@ -94,26 +90,19 @@ class KernelSandbox:
     ) -> None:
         self._config = config
         self._is_lean = is_lean
-        self._owner = owner
         self._remove_rest = remove
         self._release: Callable[[], None] = lambda: None
         self._group: Group | None = None
         self._lifeline: Lifeline | None = None
         self._channel: Channel | None = None
-        self._work: int | None = None
-        self._cell: Cell | None = None
-        self._changed = asyncio.Event()
-        self._early_text = b""
+        self._folder = WorkFolder(config, owner)
+        self.heard = Heard()
+        """What has been heard of its kernel."""
+
+        self._has_workspace = False
         self._is_busy = False
         self._is_killed = False
-        self._is_ready = False
-        self._is_cut_off = False
-        self._files_in_use = asyncio.Lock()
-        self._has_iopub = False
-        self._has_shell = False
-        self._has_run_code = False
         self._counters = _NOT_COUNTED
-        self._n_garbage = 0
         self._closing: asyncio.Task[None] | None = None
         self.listener: Callable[[Life], None] = lambda _: None
         """Called from the event loop, at most once with each; must not raise."""
@@ -129,26 +118,23 @@ class KernelSandbox:
 
     # -- life
 
+    def own_folder(self, descriptor: int | None) -> None:
+        """Take over its working directory; None: init will send it."""
+        self._folder.open(descriptor)
+
     def hold(
-        self,
-        lifeline: Lifeline,
-        channel: Channel,
-        work: int | None,
-        group: Group | None,
-        release: Callable[[], None],
+        self, lifeline: Lifeline, channel: Channel, group: Group | None, release: Callable[[], None]
     ) -> None:
         """Take over what was made for this sandbox.
 
         Args:
             lifeline: of its init.
             channel: to its kernel.
-            work: descriptor of its working directory; None: init sends it.
             group: what bounds and counts it; None where there are no cgroups.
             release: called from the event loop when nothing of it runs any more.
         """
         self._lifeline = lifeline
         self._channel = channel
-        self._work = work
         self._group = group
         self._release = release
 
@@ -163,20 +149,20 @@ class KernelSandbox:
             SandboxStartError: it ended instead.
             UnsupportedHost: this machine cannot start it.
         """
-        await self._until(lambda: self._is_ready and self._held().has_kernel)
-        if self._work is None:
-            self._work = self._held().take_work()
+        await self._until(lambda: self.heard.is_ready and self._held().has_kernel)
+        self._folder.open(self._held().take_work())
 
     async def wait_until_answering(self, ask: Callable[[], object], nudge_s: float) -> None:
         """Ask until both a reply and an iopub message came: a reply alone does not prove the subscription.
 
         Raises like wait_until_ready.
         """
-        while not (self._has_iopub and self._has_shell):
+        heard = self.heard
+        while not (heard.has_iopub and heard.has_shell):
             ask()
             with suppress(TimeoutError):
                 async with asyncio.timeout(nudge_s):
-                    await self._until(lambda: self._has_iopub and self._has_shell)
+                    await self._until(lambda: heard.has_iopub and heard.has_shell)
 
     async def prepare(self, spec: SandboxSpec) -> None:
         """Make it what its caller asked for: its seed, its setup cell.
@@ -185,6 +171,7 @@ class KernelSandbox:
             SandboxSetupError: the setup cell failed.
             SandboxStartError: the kernel died.
         """
+        self._has_workspace = spec.workspace is not None
         if spec.seed is not None:
             await self._seed(spec.seed)
         if spec.setup is not None:
@@ -207,13 +194,13 @@ class KernelSandbox:
 
     async def _run_hidden(self, code: str, problem: str) -> None:
         seen = await self._run(code, self._config.start_timeout_s, _HIDDEN)
-        self._has_run_code = False
+        self.heard.has_begun = False
         if seen.status is Status.SANDBOX_FAULT:
             raise SandboxStartError("the sandbox died before its first cell")
         if seen.status is Status.OK and seen.kernel_alive:
             return
         why = seen.error.traceback if seen.error else f"status {seen.status}"
-        raise SandboxSetupError(f"{problem}: {why[-_MAX_EARLY_BYTES:]}")
+        raise SandboxSetupError(f"{problem}: {why[-_MAX_WHY_CHARS:]}")
 
     async def close(self) -> None:
         """See `interface.Sandbox`. The work goes on when the wait for it is cancelled."""
@@ -225,53 +212,38 @@ class KernelSandbox:
     async def _close(self) -> None:
         try:
             await self._kill()
-            async with self._files_in_use:
-                await in_thread(self._remove)
+            await self._folder.close()
+            await in_thread(self._remove_rest)
         except OSError as error:
             logger.warning("something of a sandbox is left behind: error=%s", error)
         finally:
             self._release()
             self.listener(Life.CLOSED)
 
-    def _remove(self) -> None:
-        """Give back what it held. Closing its folder frees a file system, which takes a while."""
-        if self._work is not None:
-            os.close(self._work)
-            self._work = None
-        self._remove_rest()
-
     async def _kill(self) -> None:
         self._is_killed = True
-        self._changed.set()
+        self.heard.changed.set()
         if self._channel is not None:
             self._channel.close()
         if self._lifeline is not None:
             await self._lifeline.kill()
-            if self._work is None:
-                self._work = self._lifeline.take_work()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
             lifeline = self._held()
             if lifeline.error is not None or not self.is_alive:
                 self._raise_start_error(lifeline)
-            self._changed.clear()
-            await self._changed.wait()
+            await self.heard.something()
 
     def _raise_start_error(self, lifeline: Lifeline) -> None:
         kind, text = lifeline.error or ("", "")
         if kind == "unsupported":
             raise UnsupportedHost(text)
-        said = f"{text}; it wrote: {self.early_text()}" if text else f"it wrote: {self.early_text()}"
+        wrote = f"it wrote: {self.heard.early_text()}"
+        said = f"{text}; {wrote}" if text else wrote
         raise SandboxStartError(
             f"a kernel ended while it started (exit status {lifeline.exit_status}): {said}"
         )
-
-    def early_text(self) -> str:
-        """Return the end of what was written before the first cell."""
-        return self._early_text.decode("utf-8", "replace").strip() or "nothing"
-
-    # -- events, from the loop: the Listener of its channel
 
     def _held(self) -> Lifeline:
         assert self._lifeline is not None, "used before hold()"
@@ -283,48 +255,9 @@ class KernelSandbox:
 
     def on_lifeline(self) -> None:
         """Hear that init has said something or is gone."""
-        self._changed.set()
+        self.heard.changed.set()
         if self._lifeline is not None and not self._lifeline.is_alive:
             self.listener(Life.ENDED)
-
-    def on_ready(self) -> None:
-        """See `Listener`."""
-        self._is_ready = True
-        self._changed.set()
-
-    def on_message(self, source: Source, message: Message) -> None:
-        """See `Listener`."""
-        if source == "iopub":
-            self._has_iopub = True
-        else:
-            self._has_shell = True
-        if self._cell is None or self._cell.add(source, message):
-            self._changed.set()
-
-    def on_text(self, name: StreamName, data: bytes) -> None:
-        """See `Listener`."""
-        if self._cell is not None:
-            self._cell.add_text(name, data)
-            if self._cell.is_over_budget:
-                self._changed.set()
-        elif not self._has_run_code:
-            self._early_text = (self._early_text + data)[-_MAX_EARLY_BYTES:]
-
-    def on_skipped(self, n_bytes: int) -> None:
-        """See `Listener`."""
-        if self._cell is not None:
-            self._cell.add_skipped(n_bytes)
-            self._changed.set()
-
-    def on_cut_off(self) -> None:
-        """See `Listener`."""
-        self._is_cut_off = True
-        self._changed.set()
-
-    def on_garbage(self, problem: str) -> None:
-        """See `Listener`."""
-        self._n_garbage += 1
-        self._changed.set()
 
     # -- cells
 
@@ -338,7 +271,7 @@ class KernelSandbox:
             raise SandboxError("a cell is running in this sandbox: wait for it, or close the sandbox")
         if not self.is_alive:
             return Observation(status=self._cause_of_death(), kernel_alive=False)
-        if not self._has_run_code and not self.is_fit():
+        if not self.heard.has_begun and not self.is_fit():
             # Nothing that the code did can have ended it.
             await self._kill()
             return Observation(status=Status.SANDBOX_FAULT, kernel_alive=False)
@@ -352,7 +285,7 @@ class KernelSandbox:
             raise
         finally:
             self._is_busy = False
-            self._cell = None
+            self.heard.cell = None
 
     async def _execute(self, code: str, timeout_s: float, how: dict[str, object]) -> Observation:
         began_at = time.perf_counter()
@@ -364,9 +297,7 @@ class KernelSandbox:
         except OSError:  # the cell before has broken the connection
             await self._kill()
             return Observation(status=Status.PROTOCOL, kernel_alive=False)
-        self._cell = cell = Cell(msg_id, self._output_limits())
-        self._has_run_code = True
-        self._n_garbage = 0
+        cell = self.heard.begin(Cell(msg_id, self._output_limits()))
         status, is_sound = await self._end(cell, channel, timeout_s)
         if not is_sound:
             await self._kill()
@@ -408,12 +339,13 @@ class KernelSandbox:
         if end is _End.DEAD:
             await channel.last_words()
             return self._cause_of_death(), False
-        if end is _End.HALF_DONE or self._n_garbage or cell.n_malformed:
+        if end is _End.HALF_DONE or self.heard.n_garbage or cell.n_malformed:
             return Status.PROTOCOL, False
         return (Status.OUTPUT_LIMIT if cell.is_over_budget else None), not cell.is_exiting
 
     async def _wait(self, cell: Cell, limit_s: float, *, until_budget: bool = True) -> _End:
         """Wait until the cell is done, or something else ends the wait."""
+        heard = self.heard
         try:
             async with asyncio.timeout(limit_s):
                 while True:
@@ -423,30 +355,20 @@ class KernelSandbox:
                         return _End.DEAD
                     if until_budget and cell.is_over_budget:
                         return _End.OUTPUT
-                    if self._n_garbage:
+                    if heard.n_garbage:
                         return _End.HALF_DONE
-                    self._changed.clear()
-                    if not (cell.has_reply or cell.is_idle or self._is_cut_off):
-                        await self._changed.wait()
-                    elif not await self._hears_more():
+                    if not (cell.has_reply or cell.is_idle or heard.is_cut_off):
+                        await heard.something()
+                    elif not await heard.something_within(_HALF_DONE_GRACE_S):
                         return _End.HALF_DONE
         except TimeoutError:
             return _End.DEADLINE
-
-    async def _hears_more(self) -> bool:
-        """Whether anything comes within the grace that the second sign of completion, or of death, gets."""
-        try:
-            async with asyncio.timeout(_HALF_DONE_GRACE_S):
-                await self._changed.wait()
-        except TimeoutError:
-            return False
-        return True
 
     def _cause_of_death(self) -> Status:
         status = self._held().exit_status
         if status is None and not self._is_killed:
             return Status.SANDBOX_FAULT  # init or the zygote was killed: no cell can do that
-        if not self._has_run_code and not self._is_killed:
+        if not self.heard.has_begun and not self._is_killed:
             return Status.SANDBOX_FAULT
         return Status.CPU_LIMIT if status == -signal.SIGXCPU else Status.DIED
 
@@ -460,41 +382,30 @@ class KernelSandbox:
 
     async def put(self, path: str, data: bytes | Path) -> None:
         """See `interface.Sandbox`."""
-        await self._on_files(partial(files.write_file, self._folder(), path, data, owner=self._owner))
+        self._check_open()
+        await self._folder.put(path, data)
 
     async def make_folder(self, path: str) -> None:
         """See `interface.Sandbox`."""
-        await self._on_files(partial(files.make_folder, self._folder(), path, owner=self._owner))
+        self._check_open()
+        await self._folder.make_folder(path)
 
     async def read(self, path: str) -> bytes:
         """See `interface.Sandbox`."""
-        return await self._on_files(
-            partial(files.read_file, self._folder(), path, self._config.max_read_bytes)
-        )
+        self._check_open()
+        return await self._folder.read(path)
 
     async def collect(self, globs: Sequence[str], *, into: Path | None = None) -> list[CollectedFile]:
         """See `interface.Sandbox`."""
         self._check_open()
         compile_globs(globs)  # a wrong one is an error before the kernel is gone
-        config = self._config
-        limits = CollectLimits(
-            config.max_collect_files,
-            config.max_collect_bytes,
-            config.max_collect_depth,
-            config.max_collect_s,
-        )
         await self._kill()
-        return await self._on_files(partial(collect, self._folder(), globs, limits=limits, into=into))
-
-    def _folder(self) -> int:
         self._check_open()
-        if self._work is None:
-            raise SandboxError("this sandbox has no working directory: it did not start")
-        return self._work
+        found = await self._folder.collect(globs, into=into)
+        return [file for file in found if not self._is_our_link(file)]
 
-    async def _on_files(self, work: Callable[[], T]) -> T:
-        async with self._files_in_use:
-            return await in_thread(work)
+    def _is_our_link(self, file: CollectedFile) -> bool:
+        return self._has_workspace and file.path == "workspace" and file.problem == SYMBOLIC_LINK
 
     def _check_open(self) -> None:
         if self._closing is not None:

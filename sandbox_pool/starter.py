@@ -28,6 +28,8 @@ from sandbox_pool.zygote import ForkServer, Zygote
 S = TypeVar("S", bound=KernelSandbox)
 
 _NUDGE_S = 0.05
+_MAX_SERVERS = 8
+"""Fork servers that are kept, each with a zygote of some 100 MB, while others are asked for."""
 
 
 class SandboxStarter:
@@ -38,6 +40,7 @@ class SandboxStarter:
         self._host = host
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._servers: dict[tuple[str, Path | None], ForkServer] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._n_zygotes = 0
 
     @property
@@ -103,7 +106,7 @@ class SandboxStarter:
             await sandbox.close()
             raise SandboxStartError(
                 f"a kernel did not answer in {limit_s:g} s (start_timeout_s); "
-                f"it wrote: {sandbox.early_text()}"
+                f"it wrote: {sandbox.heard.early_text()}"
             ) from None
         except BaseException:
             await sandbox.close()
@@ -114,21 +117,19 @@ class SandboxStarter:
         """See `pooled.Starter`."""
         servers = [*self._servers.values()]
         self._servers.clear()
-        await asyncio.gather(*(server.close() for server in servers))
+        await asyncio.gather(*(server.close() for server in servers), *self._closing)
         if self._context is not None:
             self._context.destroy(linger=0)
         await in_thread(self._host.give_back)
 
     async def _bring_up(self, sandbox: KernelSandbox, belongings: Belongings, kind: Kind) -> None:
-        work = await in_thread(belongings.make)
-        channel = await self._fork(sandbox, belongings, kind, work)
+        sandbox.own_folder(await in_thread(partial(belongings.make, kind.workspace)))
+        channel = await self._fork(sandbox, belongings, kind)
         await sandbox.wait_until_ready()
         if belongings.sockets_at is not None and belongings.front == "private":
             await self._connect(sandbox, channel, belongings.sockets_at, belongings.key)
 
-    async def _fork(
-        self, sandbox: KernelSandbox, belongings: Belongings, kind: Kind, work: int | None
-    ) -> Channel:
+    async def _fork(self, sandbox: KernelSandbox, belongings: Belongings, kind: Kind) -> Channel:
         """Fork init and tell it what to start; from then on the sandbox holds what there is of it."""
         server = self._server(kind, belongings.profile)
         try:
@@ -147,13 +148,13 @@ class SandboxStarter:
                 ends.channel,
                 ends.stdout,
                 ends.stderr,
-                sandbox,
+                sandbox.heard,
                 max_frame_bytes=settings.max_frame_bytes(self._config),
             )
             ends.keep_ours()
         finally:
             ends.close()
-        sandbox.hold(lifeline, channel, work, belongings.group, release=partial(server.release, zygote))
+        sandbox.hold(lifeline, channel, belongings.group, release=partial(server.release, zygote))
         with suppress(OSError):  # it is gone, which the wait for it hears
             lifeline.start(belongings.start_settings(self._config, kind.workspace))
         return channel
@@ -167,7 +168,7 @@ class SandboxStarter:
             self._context,
             str(sockets_at),
             key.encode(),
-            listener=sandbox,
+            listener=sandbox.heard,
             beneath=beneath,
             max_message_bytes=settings.max_message_bytes(self._config),
         )
@@ -176,14 +177,23 @@ class SandboxStarter:
 
     def _server(self, kind: Kind, profile: Profile) -> ForkServer:
         workspaces = kind.workspace.parent if kind.workspace else None
-        server = self._servers.get((kind.profile, workspaces))
-        if server is None:
-            server = self._servers[kind.profile, workspaces] = ForkServer(
-                partial(self._spawn, profile, workspaces),
-                recycle_after=self._config.recycle_after,
-                timeout_s=self._config.zygote_timeout_s,
-            )
+        server = self._servers.pop((kind.profile, workspaces), None) or ForkServer(
+            partial(self._spawn, profile, workspaces),
+            recycle_after=self._config.recycle_after,
+            timeout_s=self._config.zygote_timeout_s,
+        )
+        self._servers[kind.profile, workspaces] = server  # the last is the one that was used last
+        self._close_idle_servers()
         return server
+
+    def _close_idle_servers(self) -> None:
+        """End the zygotes that nobody has used for longest: samples may have workspaces in many folders."""
+        for key, server in list(self._servers.items())[:-1]:
+            if len(self._servers) > _MAX_SERVERS and server.is_idle:
+                del self._servers[key]
+                closing = asyncio.create_task(server.close())
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
 
     async def _spawn(self, profile: Profile, workspaces: Path | None) -> Zygote:
         self._n_zygotes += 1

@@ -216,6 +216,8 @@ class Zygote:
             return
         self._is_open = False
         self._loop.remove_reader(self._connection.fileno())
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)  # a forked child of ours may hold a copy of it
         self._connection.close()
         close_all(self._descriptors)
         self._descriptors = []
@@ -291,28 +293,41 @@ class ForkServer:
         self._successor: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
         self._endings: set[asyncio.Task[None]] = set()
+        self._n_forking = 0
         self.n_zygotes = 0
         """Zygotes started so far."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it could be closed without harm to anybody."""
+        zygote = self._current
+        return not self._n_forking and not self._worn and (zygote is None or zygote.n_live <= 0)
 
     async def fork(self, descriptors: Sequence[int], request: Mapping[str, Any]) -> tuple[Zygote, int | None]:
         """Fork a sandbox; see Zygote.fork. The caller says `release` when it is gone.
 
         A zygote that turns out to be dead is replaced once; what it held is lost.
         """
-        for is_last_try in (False, True):
-            zygote = await self._ready()
+        self._n_forking += 1
+        try:
             try:
-                zygote.n_live += 1
-                return zygote, await zygote.fork(descriptors, request, self._timeout_s)
+                return await self._fork_once(descriptors, request)
             except ZygoteGone as error:
-                self.release(zygote)
-                if is_last_try:
-                    raise
-                logger.warning("zygote is replaced: pid=%d error=%s", zygote.pid, error)
-            except BaseException:
-                self.release(zygote)
-                raise
-        raise AssertionError
+                logger.warning("zygote is replaced: %s", error)
+            return await self._fork_once(descriptors, request)
+        finally:
+            self._n_forking -= 1
+
+    async def _fork_once(
+        self, descriptors: Sequence[int], request: Mapping[str, Any]
+    ) -> tuple[Zygote, int | None]:
+        zygote = await self._ready()
+        zygote.n_live += 1
+        try:
+            return zygote, await zygote.fork(descriptors, request, self._timeout_s)
+        except BaseException:
+            self.release(zygote)
+            raise
 
     def release(self, zygote: Zygote) -> None:
         """Say that a sandbox of this zygote is gone."""

@@ -6,11 +6,12 @@ import asyncio
 import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import psutil
 import pytest
 
-from sandbox_pool import PoolConfig, SandboxPool
+from sandbox_pool import PoolConfig, SandboxPool, SandboxSpec
 from sandbox_pool.ends import Ends
 
 BARE = PoolConfig(preload=(), max_idle=0)
@@ -47,6 +48,23 @@ async def test_a_worn_zygote_is_replaced() -> None:
         await first.close()
         await until(lambda: len(zygotes()) == 1)
         assert pool.statistics().n_failed_starts == 0
+    assert keepers() == []
+
+
+@pytest.mark.kernel
+async def test_zygotes_of_many_workspaces_do_not_pile_up(tmp_path: Path) -> None:
+    """Workspaces in ever new folders cost a zygote each, of which the oldest that are idle are ended."""
+    tmp_path.chmod(0o755)
+    async with SandboxPool(BARE) as pool:
+        for number in range(10):
+            workspace = tmp_path / str(number) / "w"
+            workspace.mkdir(parents=True)
+            (workspace / "name").write_text(str(number))
+            async with pool.acquire(SandboxSpec(workspace=workspace)) as sandbox:
+                assert (await sandbox.execute("open('workspace/name').read()")).result == f"'{number}'"
+                files = await sandbox.collect(["**"])
+            assert files == []
+        await until(lambda: len(zygotes()) <= 8)
     assert keepers() == []
 
 
