@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import psutil
@@ -19,12 +19,21 @@ BARE = PoolConfig(preload=(), max_idle=0)
 
 def keepers() -> list[psutil.Process]:
     """Return the keepers of this process's pools."""
-    return [child for child in psutil.Process().children() if "boot.py" in " ".join(child.cmdline())]
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # gone meanwhile
+            if "boot.py" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def zygotes() -> list[psutil.Process]:
     """Return the zygotes of this process's pools."""
-    return [child for keeper in keepers() for child in keeper.children()]
+    found = []
+    for keeper in keepers():
+        with suppress(psutil.NoSuchProcess):
+            found += keeper.children()
+    return found
 
 
 async def until(condition: Callable[[], object]) -> None:
