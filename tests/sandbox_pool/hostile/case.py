@@ -11,7 +11,7 @@ from sandbox_pool import Observation, Sandbox, Status
 QUICK_S = 20.0
 """For cells that end by themselves; never reached by one that does."""
 
-HANG_S = 0.3
+HANG_S = 0.15
 """For cells that do not."""
 
 

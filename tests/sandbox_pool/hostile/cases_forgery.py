@@ -134,7 +134,7 @@ CASES = (
         "truncated-frame",
         "channel.sendall(b'i' + struct.pack('>I', 1000) + b'short')",
         ends(Status.PROTOCOL, Status.TIMEOUT),
-        timeout_s=1,
+        timeout_s=0.3,
     ),
     _lean(
         "endless-frame",
@@ -157,25 +157,25 @@ CASES = (
         "empty-frames",
         "while True: say(*[frame(b'o', b'')] * 10_000)",
         ends(Status.OUTPUT_LIMIT, Status.TIMEOUT, Status.PROTOCOL),
-        timeout_s=1,
+        timeout_s=0.3,
     ),
     _lean(
         "ready-again",
         "while True: say(*[frame(b'r', b'')] * 10_000)",
         ends(Status.OUTPUT_LIMIT, Status.TIMEOUT, Status.PROTOCOL),
-        timeout_s=1,
+        timeout_s=0.3,
     ),
     _lean(
         "status-storm",
         "while True: say(*[message(b'i', 'status', {'execution_state': 'busy'})] * 1000)",
         ends(Status.OUTPUT_LIMIT, Status.TIMEOUT, Status.PROTOCOL),
-        timeout_s=1,
+        timeout_s=0.3,
     ),
     _lean(
         "messages-of-no-cell",
         "while True: say(*[message(b'i', 'stream', {'name': 'stdout', 'text': 'x' * 5000}, 'f' * 32)] * 100)",
         ends(Status.OUTPUT_LIMIT, Status.TIMEOUT, Status.PROTOCOL),
-        timeout_s=1,
+        timeout_s=0.3,
     ),
     _lean(
         "comm-flood",

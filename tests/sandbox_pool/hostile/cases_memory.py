@@ -114,7 +114,7 @@ finally:
 import ctypes
 libc = ctypes.CDLL(None)
 made = [libc.shmget(0, 1 << 20, 0o600 | 0o1000) for _ in range(4)]
-if '@TIER@' == 'process': [libc.shmctl(n, 0, None) for n in made]
+if '@TIER@' != 'namespace': [libc.shmctl(n, 0, None) for n in made if n >= 0]
 print('made' if any(n >= 0 for n in made) else 'none')
 """,
         {

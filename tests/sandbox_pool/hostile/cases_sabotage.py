@@ -8,7 +8,7 @@ from tests.sandbox_pool.hostile.case import ANYHOW, HANG_S, Case, died, ends, ok
 
 def _breaks(name: str, cell: str, *, kernel: str | None = None) -> Case:
     """Return a case after which the kernel may be useless."""
-    return Case(name, cell, ANYHOW, timeout_s=0.5, stays_usable=False, kernel=kernel)
+    return Case(name, cell, ANYHOW, timeout_s=0.3, stays_usable=False, kernel=kernel)
 
 
 async def _prints(sandbox: Sandbox, seen: Observation) -> None:
@@ -80,7 +80,7 @@ CASES = (
         "import sys\nsys.setrecursionlimit(10**9)\ndef f(): f()\nf()",
         ANYHOW,
         stays_usable=False,
-        timeout_s=4,
+        timeout_s=1,
     ),
     _breaks(
         "no-builtins",

@@ -39,7 +39,7 @@ class Setup:
             max_idle=0,
             start_timeout_s=30,
             interrupt_grace_s=0.4,
-            memory_bytes=640 * MIB,
+            memory_bytes=(400 if self.kernel == "lean" else 640) * MIB,
             disk_bytes=16 * MIB,
             max_files=1000,
             max_file_bytes=24 * MIB,
