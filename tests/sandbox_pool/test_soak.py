@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 
 import psutil
 import pytest
@@ -32,6 +33,8 @@ _MAX_GROWTH_BYTES = 24 * MIB
 """Of the runner and of all zygotes together, from a tenth of the cycles to the end."""
 
 _MAX_STALL_S = 0.05
+_CELLS_PER_SANDBOX = 500
+"""After 1,000 results IPython says that it forgets the oldest ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,15 +192,24 @@ async def test_cells(kernel: str) -> None:
 
 
 async def _talk(pool: SandboxPool, numbers: Iterator[int], dice: random.Random, *, has_raw: bool) -> None:
-    async with pool.acquire() as sandbox:
-        for number in numbers:
-            await _check(sandbox, number, Script.random(dice, has_raw=has_raw))
+    while share := list(islice(numbers, _CELLS_PER_SANDBOX)):
+        async with pool.acquire() as sandbox:
+            for number in share:
+                await _check(sandbox, number, Script.random(dice, has_raw=has_raw))
 
 
 async def _check(sandbox: Sandbox, number: int, script: Script) -> None:
     seen = await sandbox.execute(script.code, timeout_s=60)
     assert seen.status is Status.OK, (number, seen)
-    assert heard(seen.outputs) == script.expected, (number, script.code)
+    got = heard(seen.outputs)
+    pairs = zip_longest(got, script.expected)
+    wrong = [(_short(a), _short(b)) for a, b in pairs if a != b]
+    assert not wrong, (number, wrong[:2], [name for name, _ in got], [name for name, _ in script.expected])
+
+
+def _short(piece: tuple[str, str] | None) -> str:
+    """Return a piece so that a failure can be read."""
+    return f"{piece[0]} {len(piece[1])} {piece[1][:40]!r}...{piece[1][-40:]!r}" if piece else "nothing"
 
 
 def test_a_lost_output_is_noticed() -> None:
