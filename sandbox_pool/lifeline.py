@@ -17,9 +17,16 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+ANY_CELL = ord("i")
+_FIRST_MARK, _N_MARKS = 128, 127
 _GIVE_UP_S = 15.0
 _MAX_LINE_BYTES = 64 * 1024
 _MAX_DESCRIPTORS = 8
+
+
+def mark_of(n_cell: int) -> int:
+    """Return the byte by which the interrupt of a sandbox's n-th cell is known."""
+    return _FIRST_MARK + n_cell % _N_MARKS
 
 
 class Lifeline:
@@ -79,10 +86,15 @@ class Lifeline:
         """Tell init what to start. Raises OSError when it is gone."""
         self._control.sendall(json.dumps(settings).encode() + b"\n")
 
-    def interrupt(self) -> None:
-        """Send SIGINT to the kernel's process group."""
+    def interrupt(self, mark: int = ANY_CELL) -> None:
+        """Send SIGINT to the kernel's process group.
+
+        Args:
+            mark: of the cell that is meant (its request has it too), so that no other hears of it, however
+                late it comes, and that one does, however early.
+        """
         with suppress(OSError):
-            self._control.send(b"i")
+            self._control.send(bytes([mark]))
 
     def start_kill(self) -> None:
         """Make every process of the sandbox end, without waiting for it. Idempotent."""

@@ -28,7 +28,7 @@ from sandbox_pool.errors import (
 from sandbox_pool.files import SYMBOLIC_LINK
 from sandbox_pool.heard import Heard
 from sandbox_pool.interface import SandboxSpec
-from sandbox_pool.lifeline import Lifeline
+from sandbox_pool.lifeline import Lifeline, mark_of
 from sandbox_pool.messages import Cell, OutputLimits
 from sandbox_pool.observation import Observation, Status
 from sandbox_pool.threads import in_thread
@@ -103,6 +103,7 @@ class KernelSandbox:
         self._is_busy = False
         self._is_killed = False
         self._counters = _NOT_COUNTED
+        self._n_cells = 0
         self._closing: asyncio.Task[None] | None = None
         self.listener: Callable[[Life], None] = lambda _: None
         """Called from the event loop, at most once with each; must not raise."""
@@ -292,13 +293,15 @@ class KernelSandbox:
         channel = self._talk()
         channel.drain()  # what was written since the last cell belongs to none
         text = code.encode("utf-8", "backslashreplace").decode()
+        self._n_cells += 1
+        mark = mark_of(self._n_cells)
         try:
-            msg_id = channel.request("execute_request", {"code": text, **how})
+            msg_id = channel.request("execute_request", {"code": text, "mark": mark, **how})
         except OSError:  # the cell before has broken the connection
             await self._kill()
             return Observation(status=Status.PROTOCOL, kernel_alive=False)
         cell = self.heard.begin(Cell(msg_id, self._output_limits()))
-        status, is_sound = await self._end(cell, channel, timeout_s)
+        status, is_sound = await self._end(cell, channel, mark, timeout_s)
         if not is_sound:
             await self._kill()
         self._check_open()
@@ -325,7 +328,9 @@ class KernelSandbox:
         pids = ("pids",) if (counters.n_denied_forks or 0) > (before.n_denied_forks or 0) else ()
         return memory + pids
 
-    async def _end(self, cell: Cell, channel: Channel, timeout_s: float) -> tuple[Status | None, bool]:
+    async def _end(
+        self, cell: Cell, channel: Channel, mark: int, timeout_s: float
+    ) -> tuple[Status | None, bool]:
         """Wait for a cell's end, or make it end.
 
         Returns:
@@ -333,7 +338,7 @@ class KernelSandbox:
         """
         end = await self._wait(cell, timeout_s)
         if end in (_End.DEADLINE, _End.OUTPUT):
-            self._held().interrupt()
+            self._held().interrupt(mark)
             after = await self._wait(cell, self._config.interrupt_grace_s, until_budget=False)
             return (Status.TIMEOUT if end is _End.DEADLINE else Status.OUTPUT_LIMIT), after is _End.DONE
         if end is _End.DEAD:

@@ -63,6 +63,10 @@ class Front:
         """
         return None
 
+    def queued(self) -> list[Request]:
+        """Return the requests that have come and wait, where there can be any."""
+        return []
+
     def accept(self, request: Request) -> None:
         """Go on to the next request, once, however often this one is accepted."""
 

@@ -2,7 +2,7 @@
 
 In the namespace tier it is the first process of a pid namespace, and its end is the end of all others.
 Elsewhere it is a *guardian* outside of what confines the kernel, which kills all before it ends. Its
-control socket is its lifeline: an `i` interrupts the kernel, and the end of it ends the sandbox.
+control socket is its lifeline: a byte interrupts the kernel, and the end of it ends the sandbox.
 
 It is a copy of the zygote, memory included, and must touch little of that: what it writes to is no longer
 shared.
@@ -65,6 +65,8 @@ def main(settings: dict[str, Any], tier: Tier, ends: Ends, unwanted: list[int]) 
     """
     for descriptor in unwanted:
         os.close(descriptor)
+    # the zygote's socket was 0: what is opened next must not take its number, which the kernel's input gets
+    os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=ends.control)
     try:
         start = lines.read_line(ends.control)
@@ -196,9 +198,9 @@ def obey(control: int, kernel: Kernel) -> bool:
         words = os.read(control, 4096)
     except OSError:
         return False
-    if b"i" in words:
+    if words:
         with suppress(OSError):
-            os.write(kernel.interrupt, b"i")  # by which the kernel knows that it was us
+            os.write(kernel.interrupt, words)  # by which the kernel knows that it was us, and whom we mean
         killing.send_signal(-kernel.pid, signal.SIGINT)
     return bool(words)
 

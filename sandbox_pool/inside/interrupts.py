@@ -2,7 +2,8 @@
 
 A drain of the runner must not be cut short by a signal to the whole process tree. So SIGTERM does nothing
 (by a handler, not by ignoring it: children must get the default), and SIGINT counts only with a byte in the
-pipe that init writes to just before it signals.
+pipe that init writes to just before it signals. The byte says which cell is meant: one that came before the
+cell began is kept for it, one that came after it was over interrupts no other.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+ANY_CELL = ord("i")
+"""The byte that means whichever cell is running."""
+
 _BOTH = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -26,6 +30,8 @@ class Interrupts:
         self._pipe = pipe
         self._is_armed = False
         self._is_forced = False
+        self._mark: int | None = None
+        self._early: set[int] = set()  # changed in place only: a handler may run between any two steps
         self._masks: dict[int, Iterable[int]] = {}
         os.set_blocking(pipe, False)
 
@@ -36,11 +42,20 @@ class Interrupts:
         signal.signal(signal.SIGTERM, _do_nothing)
         signal.signal(signal.SIGINT, self._on_interrupt)
 
-    def arm(self) -> None:
-        """Let interrupts through: a cell begins. One that came too late for the last cell is dropped."""
-        self._has_token()
+    def arm(self, mark: int | None = None) -> None:
+        """Let interrupts through: a cell begins.
+
+        Raises KeyboardInterrupt at once if this cell, known by its `mark`, was interrupted before it began;
+        what was meant for the cell before is dropped.
+        """
         signal.signal(signal.SIGINT, self._on_interrupt)  # the last cell may have changed it
+        self._mark = mark
+        self._early.update(self._read())
         self._is_armed = True
+        was_interrupted = mark in self._early
+        self._early.clear()
+        if was_interrupted:
+            raise KeyboardInterrupt
 
     def disarm(self) -> None:
         """Let no interrupt through: the cell is over."""
@@ -60,7 +75,7 @@ class Interrupts:
         """Return a handler of SIGINT that hears only what init has announced."""
 
         def guarded(number: int, stack: FrameType | None) -> None:
-            if self._has_token():
+            if self._read():
                 handler(number, stack)
                 with suppress(RuntimeError):  # a loop that waits for events has not seen what it was told
                     asyncio.get_running_loop().call_soon_threadsafe(int)
@@ -86,15 +101,20 @@ class Interrupts:
         self.after_fork()
 
     def _on_interrupt(self, number: int, stack: FrameType | None) -> None:
-        if self._has_token() and self._is_armed:
+        tokens = self._read()
+        if not self._is_armed:
+            self._early.update(tokens)
+        elif not tokens.isdisjoint((ANY_CELL, self._mark)):
             raise KeyboardInterrupt
 
-    def _has_token(self) -> bool:
-        is_forced, self._is_forced = self._is_forced, False
+    def _read(self) -> frozenset[int]:
+        """Return whom init, or a client, has interrupted since the last call."""
+        forced = frozenset((ANY_CELL,)) if self._is_forced else frozenset()
+        self._is_forced = False
         try:
-            return bool(os.read(self._pipe, 64)) or is_forced
+            return forced | frozenset(os.read(self._pipe, 64))
         except BlockingIOError:
-            return is_forced
+            return forced
 
 
 def _do_nothing(number: int, stack: FrameType | None) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 from typing import Any
@@ -176,6 +177,8 @@ def make_app(start: dict[str, Any], listeners: list[int], interrupts: Interrupts
             s.setsockopt(zmq.USE_FD, listeners[port - 1])
             return super()._bind_socket(s, port)  # type: ignore[no-untyped-call]
 
+    if not has_tcp():
+        iostream.IOPubThread._setup_pipe_in = without_pipe  # type: ignore[method-assign]
     max_sizes = start.get("max_sizes") or [1 << 20, 1 << 30]
     iostream.OutStream = bounded_stream(max_sizes[0])  # type: ignore[misc] # the app finds it by this name
     config = Config()
@@ -186,3 +189,17 @@ def make_app(start: dict[str, Any], listeners: list[int], interrupts: Interrupts
     sys.argv = [""]
     app.initialize([])  # type: ignore[no-untyped-call]
     return app
+
+
+def has_tcp() -> bool:
+    """Return whether this process may open a TCP socket: libzmq ends the process where it may not."""
+    try:
+        socket.socket(socket.AF_INET).close()
+    except OSError:
+        return False
+    return True
+
+
+def without_pipe(thread: Any) -> None:
+    """Do without the TCP port by which processes that a cell forks would hand their output to ipykernel."""
+    thread._pipe_flag = False

@@ -131,7 +131,7 @@ class JupyterFront(Front):
         """Take text; the cell waits when it writes faster than it can be sent."""
         self._pipes.wait_until_empty()
         self._outgoing.append((None, name, text, self.request))
-        if "\n" in text:  # else the thread looks by itself: print() writes its newline apart
+        if not self._is_busy:  # else the thread looks by itself: print() writes its newline apart
             self._wake()
         while len(self._outgoing) > _MAX_QUEUED and self._thread.is_alive():
             time.sleep(0.001)
@@ -157,6 +157,10 @@ class JupyterFront(Front):
         while not self._requests:
             self._bell.get()
         return self._requests[0]
+
+    def queued(self) -> list[Request]:
+        """Return the requests that have come and wait."""
+        return list(self._requests)
 
     def accept(self, request: Request) -> None:
         """Go on to the next request."""

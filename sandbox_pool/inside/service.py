@@ -39,6 +39,9 @@ class Service:
         self._current: Request | None = None
         self._has_begun = False
         self._content: Content | None = None
+        self._aborted: set[str] = set()
+        """Requests that came before a cell failed that was to stop those behind it."""
+
         self._answers: Mapping[str, Callable[[Content], Content]] = {
             "execute_request": self._execute,
             "kernel_info_request": lambda _: kernel_info(),
@@ -92,6 +95,8 @@ class Service:
     def _answer(self, request: Request) -> Content:
         """Return the reply to a request; what cannot be answered is an error."""
         try:
+            if request.type == "execute_request" and request.msg_id in self._aborted:
+                return {"status": "aborted"}
             answer = self._answers.get(request.type)
             return answer(request.content) if answer is not None else {"status": "ok"}
         except ChannelClosed:
@@ -110,12 +115,12 @@ class Service:
         shell = self._shell
         silent = bool(content.get("silent", False))
         code = encode_text(content["code"]).decode()  # a lone surrogate becomes the escape that means it
-        shell.cell_loop.prepare(code)
-        if self._front.wants_input and not silent:
-            self._front.publish("execute_input", {"code": code, "execution_count": shell.execution_count})
         result: Any = None
         try:
-            self._interrupts.arm()
+            self._interrupts.arm(content.get("mark"))
+            shell.cell_loop.prepare(code)
+            if self._front.wants_input and not silent:
+                self._front.publish("execute_input", {"code": code, "execution_count": shell.execution_count})
             result = shell.run_request(
                 code, silent=silent, store_history=bool(content.get("store_history", not silent))
             )
@@ -126,7 +131,10 @@ class Service:
         finally:
             self._interrupts.disarm()
         flush_streams()
-        return self._outcome(result, content.get("user_expressions") or {})
+        reply = self._outcome(result, content.get("user_expressions") or {})
+        if reply["status"] == "error" and content.get("stop_on_error", True):
+            self._aborted = {queued.msg_id for queued in self._front.queued()}
+        return reply
 
     def _outcome(self, result: Any, expressions: dict[str, str]) -> Content:
         """Return the reply to a cell, as ipykernel makes it."""

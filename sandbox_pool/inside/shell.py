@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from IPython.core import page
@@ -38,6 +39,7 @@ from sandbox_pool.inside.private import tell_child_error
 from sandbox_pool.inside.stand_ins import KernelStub, NoProfile, home_folder, ipython_folder, refuse_editor
 
 _PIP_INSTALL = re.compile(r"\bpip3?\b.*\binstall\b")
+_OUR_FOLDER = os.path.dirname(__file__)  # noqa: PTH120 - as code objects name it
 
 
 class ZMQInteractiveShell(InteractiveShell):
@@ -156,6 +158,10 @@ class ZMQInteractiveShell(InteractiveShell):
         """Return whether a cell needs a running loop: by its syntax, or by what it calls."""
         return bool(super().should_run_async(raw_cell, **kwargs)) or self.cell_loop.is_needed_by(raw_cell)
 
+    def _get_exc_info(self, exc_tuple: Any = None) -> Any:
+        etype, value, traceback = super()._get_exc_info(exc_tuple)
+        return etype, value, without_our_frames(traceback)
+
     def _showtraceback(self, etype: type[BaseException], evalue: BaseException, stb: list[str]) -> None:
         flush_streams()
         lines = [str(line) for line in stb]
@@ -268,6 +274,19 @@ def run_at_once(work: Coroutine[Any, Any, Any]) -> Any:
         return end.value
     work.close()
     raise RuntimeError("a cell without `await` has awaited something")
+
+
+def without_our_frames(traceback: TracebackType | None) -> TracebackType | None:
+    """Return a traceback without the frames of this folder's files, which are nobody's business."""
+    kept: list[TracebackType] = []
+    while traceback is not None:
+        if os.path.dirname(traceback.tb_frame.f_code.co_filename) != _OUR_FOLDER:  # noqa: PTH120
+            kept.append(traceback)
+        traceback = traceback.tb_next
+    shown = None
+    for part in reversed(kept):
+        shown = TracebackType(shown, part.tb_frame, part.tb_lasti, part.tb_lineno)
+    return shown
 
 
 def text_of(error: BaseException) -> str:

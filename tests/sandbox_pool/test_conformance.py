@@ -179,6 +179,19 @@ async def test_timeout_interrupts_and_keeps_state(fresh: Sandbox) -> None:
     assert (await fresh.execute("kept")).result == "1"
 
 
+async def test_interrupted_at_any_moment(fresh: Sandbox, pool: SandboxPool) -> None:
+    """A deadline of next to nothing interrupts its own cell, begun or not, and never the next one."""
+    if pool.config.kernel == "ipykernel":
+        pytest.skip("ipykernel does not hear an interrupt that comes before its cell has begun")
+    for timeout_s in (0.0, 0.0002, 0.0005, 0.001, 0.002, 0.004) * 4:
+        seen = await fresh.execute("while True: pass", timeout_s=timeout_s)
+        assert (seen.status, seen.kernel_alive) == (Status.TIMEOUT, True)
+        assert (await fresh.execute("1 + 1")).result == "2"
+    seen = await fresh.execute("def wait():\n    while True: pass\nwait()", timeout_s=0.3)
+    assert seen.error is not None
+    assert "/inside/" not in seen.error.traceback
+
+
 async def test_uninterruptible_code_is_killed(fresh: Sandbox) -> None:
     """Code that ignores the interrupt is killed after the grace, its output kept."""
     code = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('on', flush=True)\nwhile True: pass"

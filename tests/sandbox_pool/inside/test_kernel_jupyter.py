@@ -273,3 +273,22 @@ def test_idle_kernel(listening: Listening, kind: str) -> None:
 def cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_failure_stops_what_waits_behind_it(client: BlockingKernelClient) -> None:
+    """Cells that were sent before one failed are not run, unless it was to stop nothing; later ones are."""
+    code = "import time; time.sleep(0.5); 1/0"
+    sent = [client.execute(code, stop_on_error=True), client.execute("a = 1"), client.execute("a = 2")]
+    assert [client.get_shell_msg(timeout=20)["content"]["status"] for _ in sent] == [
+        "error",
+        "aborted",
+        "aborted",
+    ]
+    assert execute(client, "'a' in globals()")[1] == [("execute_result", "False")]
+    sent = [client.execute(code, stop_on_error=False), client.execute("a = 1")]
+    assert [client.get_shell_msg(timeout=20)["content"]["status"] for _ in sent] == ["error", "ok"]
+
+
+def test_a_line_is_one_output(client: BlockingKernelClient) -> None:
+    """What one print writes comes as one message."""
+    assert execute(client, r"print('one\ntwo')")[1] == [("stream", "one\ntwo\n")]
