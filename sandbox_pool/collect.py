@@ -63,7 +63,7 @@ def compile_globs(globs: Sequence[str]) -> re.Pattern[str]:
     Raises:
         SandboxPathError: a glob is empty, absolute or holds `..`.
     """
-    return re.compile("|".join(f"(?:{_translate(split_path(glob))})" for glob in globs) or r"(?!)")
+    return re.compile("|".join(f"(?:{_translate(split_path(glob))})" for glob in globs) or r"(?!)", re.DOTALL)
 
 
 def _translate(parts: tuple[str, ...]) -> str:

@@ -36,10 +36,15 @@ class Heard:
 
         self._early_text = b""
 
-    def begin(self, cell: Cell) -> Cell:
-        """Fold what comes from now on into this cell, and return it."""
+    def begin(self, cell: Cell, *, is_told: bool) -> Cell:
+        """Fold what comes from now on into this cell, and return it.
+
+        Args:
+            cell: that has been sent to the kernel.
+            is_told: whether the kernel tells for sure when it begins with its first cell.
+        """
         self.cell = cell
-        self.has_begun = True
+        self.has_begun |= not is_told
         self.n_garbage = 0
         return cell
 
@@ -76,6 +81,8 @@ class Heard:
             self.has_shell = True
         if self.cell is None or self.cell.add(source, message):
             self.changed.set()
+        if self.cell is not None:
+            self.has_begun |= self.cell.has_begun
 
     def on_text(self, name: StreamName, data: bytes) -> None:
         """See `Listener`."""

@@ -93,6 +93,9 @@ class Cell:
         self.is_idle = False
         """Whether iopub has said that all output is there."""
 
+        self.has_begun = False
+        """Whether the kernel has said that it works on the cell."""
+
         self.is_exiting = False
         """Whether the kernel has said that it ends after this cell, as `exit()` asks it to."""
 
@@ -187,6 +190,7 @@ class Cell:
 
     def _add_output(self, message: Message) -> None:
         if message.type == "status":
+            self.has_begun = True
             self.is_idle |= message.content().get("execution_state") == "idle"
             return
         if message.type == "execute_input":

@@ -195,7 +195,6 @@ class KernelSandbox:
 
     async def _run_hidden(self, code: str, problem: str) -> None:
         seen = await self._run(code, self._config.start_timeout_s, _HIDDEN)
-        self.heard.has_begun = False
         if seen.status is Status.SANDBOX_FAULT:
             raise SandboxStartError("the sandbox died before its first cell")
         if seen.status is Status.OK and seen.kernel_alive:
@@ -299,8 +298,9 @@ class KernelSandbox:
             msg_id = channel.request("execute_request", {"code": text, "mark": mark, **how})
         except OSError:  # the cell before has broken the connection
             await self._kill()
-            return Observation(status=Status.PROTOCOL, kernel_alive=False)
-        cell = self.heard.begin(Cell(msg_id, self._output_limits()))
+            whose = Status.PROTOCOL if self.heard.has_begun else Status.SANDBOX_FAULT
+            return Observation(status=whose, kernel_alive=False)
+        cell = self.heard.begin(Cell(msg_id, self._output_limits()), is_told=self._is_lean)
         status, is_sound = await self._end(cell, channel, mark, timeout_s)
         if not is_sound:
             await self._kill()
@@ -345,7 +345,7 @@ class KernelSandbox:
             await channel.last_words()
             return self._cause_of_death(), False
         if end is _End.HALF_DONE or self.heard.n_garbage or cell.n_malformed:
-            return Status.PROTOCOL, False
+            return (Status.PROTOCOL if self.heard.has_begun else Status.SANDBOX_FAULT), False
         return (Status.OUTPUT_LIMIT if cell.is_over_budget else None), not cell.is_exiting
 
     async def _wait(self, cell: Cell, limit_s: float, *, until_budget: bool = True) -> _End:

@@ -75,11 +75,13 @@ def run(start: dict[str, Any], ends: Ends, interrupt: int) -> int:
 
 def confine(settings: dict[str, Any], tier: Tier, start: dict[str, Any], guardian: int) -> None:
     """Limit this process and take its rights, where namespaces do not hold it."""
-    os.environ.update(tiers.folder_variables(start["work"]))
+    os.environ.update(tiers.environment(settings, start["work"]))
     os.chdir(f"{start['work']}/work")
     if syscalls.IS_LINUX:
         isolation.write(isolation.OOM_SCORE, "/proc/self/oom_score_adj")
     if start.get("uid") is not None:
+        if syscalls.IS_LINUX:
+            syscalls.drop_bounding_set()  # takes a right that the change of uid takes
         isolation.drop_to(start["uid"])
     if start.get("workspace") is not None:
         link_workspace(settings, start["workspace"])

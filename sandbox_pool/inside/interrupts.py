@@ -46,7 +46,7 @@ class Interrupts:
         """Let interrupts through: a cell begins.
 
         Raises KeyboardInterrupt at once if this cell, known by its `mark`, was interrupted before it began;
-        what was meant for the cell before is dropped.
+        what was meant for the cell before is dropped. Without a mark every interrupt is the cell's.
         """
         signal.signal(signal.SIGINT, self._on_interrupt)  # the last cell may have changed it
         self._mark = mark
@@ -104,7 +104,7 @@ class Interrupts:
         tokens = self._read()
         if not self._is_armed:
             self._early.update(tokens)
-        elif not tokens.isdisjoint((ANY_CELL, self._mark)):
+        elif tokens and (self._mark is None or not tokens.isdisjoint((ANY_CELL, self._mark))):
             raise KeyboardInterrupt
 
     def _read(self) -> frozenset[int]:

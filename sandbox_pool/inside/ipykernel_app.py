@@ -10,9 +10,11 @@ import signal
 import socket
 import sys
 import threading
+import types
 from typing import Any
 
 from sandbox_pool.inside.interrupts import Interrupts
+from sandbox_pool.inside.shell import ZMQInteractiveShell
 
 _LATE_MODULES = (
     "IPython.core.completerlib", "IPython.core.debugger", "IPython.core.oinspect",
@@ -138,15 +140,13 @@ def guarded_kernel(interrupts: Interrupts) -> Any:
     return GuardedKernel
 
 
-def make_app(start: dict[str, Any], listeners: list[int], interrupts: Interrupts) -> Any:
-    """Return an ipykernel application whose sockets listen.
+def app_class(listeners: list[int]) -> Any:
+    """Return a class of applications on these sockets.
 
-    It reads and writes no connection file and loses no output when its reader is slow.
+    They read and write no connection file and lose no output when their reader is slow.
     """
     import zmq
-    from ipykernel import iostream
     from ipykernel.kernelapp import IPKernelApp
-    from traitlets.config import Config
 
     from sandbox_pool.inside.jupyter import start_heartbeat
 
@@ -177,6 +177,14 @@ def make_app(start: dict[str, Any], listeners: list[int], interrupts: Interrupts
             s.setsockopt(zmq.USE_FD, listeners[port - 1])
             return super()._bind_socket(s, port)  # type: ignore[no-untyped-call]
 
+    return App
+
+
+def make_app(start: dict[str, Any], listeners: list[int], interrupts: Interrupts) -> Any:
+    """Return an ipykernel application whose sockets listen."""
+    from ipykernel import iostream
+    from traitlets.config import Config
+
     if not has_tcp():
         iostream.IOPubThread._setup_pipe_in = without_pipe  # type: ignore[method-assign]
     max_sizes = start.get("max_sizes") or [1 << 20, 1 << 30]
@@ -185,10 +193,42 @@ def make_app(start: dict[str, Any], listeners: list[int], interrupts: Interrupts
     config.HistoryManager.enabled = False  # it would start a thread
     config.InteractiveShell.colors = "nocolor"
     session = bounded_session(max_sizes, start.get("key") or "")
-    app = App.instance(config=config, session=session, kernel_class=guarded_kernel(interrupts))
+    app = app_class(listeners).instance(
+        config=config, session=session, kernel_class=guarded_kernel(interrupts)
+    )
     sys.argv = [""]
-    app.initialize([])  # type: ignore[no-untyped-call]
+    app.initialize([])
+    settle(app, interrupts)
     return app
+
+
+def settle(app: Any, interrupts: Interrupts) -> None:
+    """Take back what ipykernel does for terminals, and what the code's processes must not inherit."""
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    for stream in (sys.stdout, sys.stderr):
+        original = getattr(stream, "_original_stdstream_copy", None)
+        if original is not None:  # it copies there what it captures, which we would see twice
+            os.dup2(null, original, inheritable=False)
+    os.close(null)
+    if not has_terminals():
+        lean: Any = ZMQInteractiveShell
+        app.shell.system = types.MethodType(lean.system_piped, app.shell)
+        app.shell.explain_pip = types.MethodType(lean.explain_pip, app.shell)
+    os.register_at_fork(
+        before=interrupts.before_fork,
+        after_in_parent=interrupts.after_fork,
+        after_in_child=interrupts.become_child,
+    )
+
+
+def has_terminals() -> bool:
+    """Return whether there are pseudo terminals, in which IPython runs `!commands`."""
+    try:
+        for descriptor in os.openpty():
+            os.close(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def has_tcp() -> bool:

@@ -36,6 +36,7 @@ class PrivateFront(Front):
         self._writer = Writer(self._sock, pipes)
         self._max_message_chars = max_message_chars
         self._n_held_chars = 0
+        self._has_begun_cell = False
         self._sent_at = 0.0
         self._concluded: Request | None = None
 
@@ -45,11 +46,17 @@ class PrivateFront(Front):
         self.flush()
 
     def begin(self, request: Request) -> None:
-        """Work on a request: outputs name it from now on. Its first output takes `busy` along."""
+        """Work on a request: outputs name it from now on. Its first output takes `busy` along.
+
+        That of the first cell goes at once: a kernel that dies without it has not died of the code's doing.
+        """
         self.request = request
         self._pipes.patience_s = 2.0
         self._sent_at = monotonic()
         self._writer.add_frames(self._message(b"i", "status", {"execution_state": "busy"}))
+        if request.type == "execute_request" and not self._has_begun_cell:
+            self._has_begun_cell = True
+            self.flush()
 
     def publish(self, kind: str, content: dict[str, Any], *, is_urgent: bool = True) -> None:
         """Send an output."""

@@ -63,9 +63,15 @@ _MEMORY_BEYOND_LIMITS = {
     "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "shmat": (30, 196),
     "shmctl": (31, 195), "msgget": (68, 186),
 }  # fmt: skip
+_OUTLASTING = {
+    "shmget": (29, 194), "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180),
+}  # fmt: skip
+"""What makes things that outlast all processes, where there is no ipc namespace that ends with them."""
+
 _EXAMINED = {
     "clone": (56, 220), "clone3": (435, 435), "socket": (41, 198), "socketpair": (53, 199),
     "ioctl": (16, 29), "personality": (135, 92), "mknod": (133, None), "mknodat": (259, 33),
+    "prlimit64": (302, 261),
 }  # fmt: skip
 
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
@@ -113,9 +119,15 @@ def families(allowed: tuple[int, ...]) -> list[Instruction]:
     return [*is_netlink, *one_of(0, simple, then=_PASS, otherwise=refuse)]
 
 
-def rules(column: int, allowed: tuple[int, ...], *, deny_memfd: bool) -> dict[int, list[Instruction]]:
+def rules(
+    column: int, allowed: tuple[int, ...], *, deny_memfd: bool, deny_outlasting: bool = False
+) -> dict[int, list[Instruction]]:
     """Return what to do, once its number is known, with each system call that is not simply allowed."""
-    names = {**_NUMBERS, **(_MEMORY_BEYOND_LIMITS if deny_memfd else {})}
+    names = {
+        **_NUMBERS,
+        **(_MEMORY_BEYOND_LIMITS if deny_memfd else {}),
+        **(_OUTLASTING if deny_outlasting else {}),
+    }
     found = {numbers[column]: [_DENY] for numbers in names.values()}
     device = [
         Instruction(_AND, 0, 0, _FILE_TYPE),
@@ -134,6 +146,8 @@ def rules(column: int, allowed: tuple[int, ...], *, deny_memfd: bool) -> dict[in
         "mknod": [_argument(1), *device],
         "mknodat": [_argument(2), *device],
     }
+    # a process may limit itself, and not the init that has its uid
+    examined["prlimit64"] = one_of(0, (0,), then=_PASS, otherwise=_DENY)
     found.update({_EXAMINED[name][column]: code for name, code in examined.items()})
     return {number: code for number, code in found.items() if number is not None}
 
@@ -158,7 +172,9 @@ def search(entries: list[tuple[int, list[Instruction]]]) -> list[Instruction]:
     ]
 
 
-def assemble(machine: str, allowed: tuple[int, ...], *, deny_memfd: bool) -> list[Instruction]:
+def assemble(
+    machine: str, allowed: tuple[int, ...], *, deny_memfd: bool, deny_outlasting: bool = False
+) -> list[Instruction]:
     """Return the filter's program for a machine. Raises Unsupported for one that it is not written for."""
     if machine not in _MACHINES:
         raise Unsupported(
@@ -166,7 +182,7 @@ def assemble(machine: str, allowed: tuple[int, ...], *, deny_memfd: bool) -> lis
             "code that you trust"
         )
     column, architecture = _MACHINES[machine]
-    entries = sorted(rules(column, allowed, deny_memfd=deny_memfd).items())
+    entries = sorted(rules(column, allowed, deny_memfd=deny_memfd, deny_outlasting=deny_outlasting).items())
     return [
         Instruction(_LOAD, 0, 0, _ARCHITECTURE),
         Instruction(_IF_EQUAL, 1, 0, architecture),
@@ -188,14 +204,24 @@ class Filter:
     Args:
         families: socket families that can be had.
         deny_memfd: also deny memory that no resource limit counts, for want of a memory cgroup.
+        deny_outlasting: also deny what would be left behind for want of an ipc namespace.
         machine: for which instruction set; this one's if not said.
 
     Raises:
         Unsupported: there is none for this machine.
     """
 
-    def __init__(self, *, families: tuple[int, ...], deny_memfd: bool, machine: str | None = None) -> None:
-        program = assemble(machine or platform.machine(), families, deny_memfd=deny_memfd)
+    def __init__(
+        self,
+        *,
+        families: tuple[int, ...],
+        deny_memfd: bool,
+        deny_outlasting: bool = False,
+        machine: str | None = None,
+    ) -> None:
+        program = assemble(
+            machine or platform.machine(), families, deny_memfd=deny_memfd, deny_outlasting=deny_outlasting
+        )
         code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
         self._code = ctypes.create_string_buffer(code, len(code))
         self._program = _Program(len(program), ctypes.addressof(self._code))

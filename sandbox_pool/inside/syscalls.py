@@ -98,10 +98,15 @@ def change_root(folder: str) -> None:
 
 def drop_capabilities() -> None:
     """Give up all capabilities, and the right to ever get one by executing a file."""
+    drop_bounding_set()
+    check(libc.capset(_capset_header, _no_capabilities), "capset")
+
+
+def drop_bounding_set() -> None:
+    """Give up the right to ever get a capability by executing a file, if we may."""
     for number in range(LAST_CAPABILITY + 1):
         if libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0) < 0:
             break  # the kernel's last one, or we had no right to any
-    check(libc.capset(_capset_header, _no_capabilities), "capset")
 
 
 def close_all_but(kept: list[int]) -> None:
