@@ -36,6 +36,10 @@ from tests.sandbox_pool.hostile.world import Habitat, Process, below, peak_rss_b
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.kernel]
 
 
+DEFAULT = {"namespace-lean", "namespace-ipykernel", "landlock-lean"}
+"""What the default suite runs; `make test-slow`, which CI runs too, takes all others."""
+
+
 def config(setup: Setup, **more: Any) -> PoolConfig:
     """Return a config with limits that a test can reach."""
     limits: dict[str, Any] = {
@@ -54,7 +58,15 @@ def config(setup: Setup, **more: Any) -> PoolConfig:
     return PoolConfig.model_validate(how | limits | more)
 
 
-@pytest_asyncio.fixture(name="pool", scope="module", loop_scope="module", params=SETUPS, ids=str)
+@pytest_asyncio.fixture(
+    name="pool",
+    scope="module",
+    loop_scope="module",
+    params=[
+        pytest.param(setup, id=str(setup), marks=[] if str(setup) in DEFAULT else [pytest.mark.slow])
+        for setup in SETUPS
+    ],
+)
 async def _pool(request: pytest.FixtureRequest) -> AsyncIterator[SandboxPool]:
     """A pool of each kind of sandbox that this machine offers."""
     setup: Setup = request.param

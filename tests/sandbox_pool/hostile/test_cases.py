@@ -29,9 +29,11 @@ CASES: tuple[Case, ...] = (
     *cases_escape.CASES,
     *cases_files.CASES,
 )
-DEFAULT = {"namespace-lean", "landlock-lean", "process-lean"}
-"""What the default suite runs every case on. ipykernel is held by the same walls: of it only what is said on its
-own channel is part of the default suite, in the tier `namespace`, and the rest is slow."""
+DEFAULT = {"namespace-lean"}
+"""What the default suite runs every case on; `make test-slow`, which CI runs too, takes the others."""
+
+ELSEWHERE = {"landlock-ipykernel", "process-ipykernel"}
+"""Not run on every case: the walls are those of the lean kernel there, the kernel that of `namespace`."""
 
 
 def _arenas(kernel: str | None = None) -> pytest.MarkDecorator:
@@ -40,7 +42,7 @@ def _arenas(kernel: str | None = None) -> pytest.MarkDecorator:
     found = [
         pytest.param(setup, id=str(setup), marks=[] if str(setup) in quick else [pytest.mark.slow])
         for setup in SETUPS
-        if kernel in (None, setup.kernel)
+        if kernel in (None, setup.kernel) and (kernel or str(setup) not in ELSEWHERE)
     ]
     return pytest.mark.parametrize("arena", found, indirect=True, scope="module")
 
