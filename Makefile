@@ -30,11 +30,7 @@ $(VENV)/.installed-pybench: requirements-pybench.lock $(VENV)/.installed
 	@$(PIP) --require-hashes -r requirements-pybench.lock
 	@touch $@
 
-install-pysoak: $(VENV)/.installed-dev  ## 10,000 sandboxes, 100,000 cells: no leak, no output lost (some 15 minutes)
-	KERNELFLEET_SOAK_CYCLES=10000 KERNELFLEET_SOAK_CELLS=100000 \
-	$(BIN)/python -m pytest -m slow tests/sandbox_pool/test_soak.py -o log_cli=true -o log_cli_level=INFO
-
-bench: $(VENV)/.installed-pybench  ## add the packages that PyBench's tasks import
+install-pybench: $(VENV)/.installed-pybench  ## add the packages that PyBench's tasks import
 
 demo: install  ## run and score the built-in benchmark with its reference solutions
 	@run=runs/demo-$$(date +%Y%m%d-%H%M%S) && \

@@ -36,7 +36,7 @@ class Identity:
 def kernel_environment(profile: Profile) -> dict[str, str]:
     """Return the variables that all kernels of a profile have: none of the runner's.
 
-    What depends on the sandbox's folders (HOME, TMPDIR, IPYTHONDIR, MPLCONFIGDIR) is set inside.
+    What depends on the sandbox's folders is set inside (`inside/tiers.py`, environment).
     """
     folders = (str(profile.python.parent), "/usr/local/bin", "/usr/bin", "/bin")
     return {
@@ -52,6 +52,7 @@ def kernel_environment(profile: Profile) -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
         "NUMEXPR_NUM_THREADS": "1",
+        "VECLIB_MAXIMUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "2",
         **_pip_environment(profile),
         **profile.environment,

@@ -87,6 +87,8 @@ class Zygote:
         """
         here, there = socket.socketpair()
         here.setblocking(False)
+        # before there is a keeper: should we be killed while it starts, it knows what to remove
+        here.sendall(json.dumps(settings).encode() + b"\n")
         started: list[subprocess.Popen[bytes]] = []
         try:
             with there:
@@ -103,14 +105,14 @@ class Zygote:
             raise
         zygote = cls(started[0], here, log)
         try:
-            await zygote._set_up(settings, timeout_s)
+            await zygote._set_up(timeout_s)
         except BaseException:
             await zygote.close()
             raise
         return zygote
 
-    async def _set_up(self, settings: Mapping[str, Any], timeout_s: float) -> None:
-        answer, descriptors = await self._ask(settings, (), timeout_s)
+    async def _set_up(self, timeout_s: float) -> None:
+        answer, descriptors = await self._ask(None, (), timeout_s)
         close_all(descriptors)
         if "error" in answer:
             text = str(answer["error"])
@@ -150,16 +152,20 @@ class Zygote:
         return received[0] if received else None
 
     async def _ask(
-        self, request: Mapping[str, Any], descriptors: Sequence[int], timeout_s: float
+        self, request: Mapping[str, Any] | None, descriptors: Sequence[int], timeout_s: float
     ) -> tuple[dict[str, Any], list[int]]:
-        """Send a line and return the answer. Cancelling closes the zygote: the answer would be another's."""
+        """Send a line (None: it has been sent) and return the answer.
+
+        Cancelling closes the zygote: the answer would be another's.
+        """
         async with self._turn:
             if not self._is_open:
                 raise ZygoteGone("the zygote is gone")
             self._answer = self._loop.create_future()
             try:
                 async with asyncio.timeout(timeout_s):
-                    await self._send(json.dumps(request).encode() + b"\n", descriptors)
+                    if request is not None:
+                        await self._send(json.dumps(request).encode() + b"\n", descriptors)
                     return await self._answer
             except TimeoutError:
                 self._hang_up()

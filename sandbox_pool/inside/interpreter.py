@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
 from pathlib import Path
+from typing import Any
 
 OWN_FOLDER = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - as boot.py has it
 
@@ -43,6 +45,25 @@ def folders() -> list[str]:
     found: list[str] = []
     for prefix in prefixes():
         found += [part for part in parts(prefix) if not is_beneath(part, found)]
+    return found
+
+
+def package_folders(prefix: str) -> list[str]:
+    """Return where `pip install --prefix` puts packages, as pip finds it (pip/_internal/locations)."""
+    # Debian's own Python has another layout than most; before 3.10 there was nothing to ask
+    ask = getattr(sysconfig, "get_preferred_scheme", None)
+    preferred = ask("prefix") if ask is not None else "posix_prefix"
+    scheme = "posix_prefix" if preferred == "osx_framework_library" else preferred
+    bases = {"base": prefix, "platbase": prefix}
+    return list(dict.fromkeys(sysconfig.get_path(name, scheme, bases) for name in ("purelib", "platlib")))
+
+
+def extra_entries(settings: dict[str, Any]) -> list[str]:
+    """Return what `extra_paths` adds to sys.path: the folders, and the wheels in each."""
+    found: list[str] = []
+    for folder in settings.get("extra_paths") or []:
+        names = sorted(os.listdir(folder))  # noqa: PTH208
+        found += [folder, *(f"{folder}/{name}" for name in names if name.endswith(".whl"))]
     return found
 
 

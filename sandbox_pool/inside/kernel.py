@@ -103,6 +103,7 @@ def _be_ipykernel(start: dict[str, Any], channel: int, interrupt: int, listeners
 
     tempfile.tempdir = None
     libraries.reseed(start.get("seed"))
+    find_installed_packages()
     ipykernel_app.run(start, channel, interrupt, listeners)
 
 
@@ -120,9 +121,7 @@ def settle(shell: ZMQInteractiveShell, front: Front, seed: int | None) -> None:
     libraries.reseed(seed)
     sys.argv = [""]
     find_files_of_cells()
-    packages = os.environ.get("PIP_TARGET")
-    if packages:
-        sys.path.append(packages)
+    find_installed_packages()
     for name in _own_modules:
         sys.modules.pop(name, None)
 
@@ -133,9 +132,22 @@ def find_files_of_cells() -> None:
     That is behind the standard library: a `calendar.py` of the code must not break a library.
     """
     if "" not in sys.path:
-        folders = [entry.rpartition("/")[2] for entry in sys.path]
-        places = [n for n, name in enumerate(folders) if name in ("site-packages", "dist-packages")]
-        sys.path.insert(places[0] if places else 0, "")
+        sys.path.insert(first_packages(), "")
+
+
+def find_installed_packages() -> None:
+    """Let packages that pip installs in this sandbox be imported, before the interpreter's own."""
+    place = first_packages()
+    for folder in filter(None, os.environ.get("SANDBOX_PACKAGES", "").split(os.pathsep)):
+        os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - the import system remembers what is not there
+        sys.path.insert(place, folder)
+
+
+def first_packages() -> int:
+    """Return where on sys.path the standard library ends."""
+    folders = [entry.rpartition("/")[2] for entry in sys.path]
+    places = [n for n, name in enumerate(folders) if name in ("site-packages", "dist-packages")]
+    return places[0] if places else 0
 
 
 def max_message_chars(start: dict[str, Any]) -> int | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from typing import Any
 
-from sandbox_pool.inside import hostview, landlock, mounts, seccomp, syscalls
+from sandbox_pool.inside import hostview, interpreter, landlock, mounts, seccomp, syscalls
+
+_STARTUP = "startup"
+"""Folder in ours whose sitecustomize.py lets commands find what kernels find."""
 
 
 class Tier:
@@ -92,38 +94,32 @@ def _prepare_on_host(settings: dict[str, Any]) -> Tier:
 
 def make_filter(settings: dict[str, Any], families: tuple[int, ...]) -> seccomp.Filter:
     """Return the system call filter of these settings. Raises Unsupported where there is none."""
-    return seccomp.Filter(families=families, deny_memfd=bool(settings.get("deny_memfd")))
+    return seccomp.Filter(
+        families=families,
+        deny_memfd=bool(settings.get("deny_memfd")),
+        deny_outlasting=settings["tier"] != "namespace",
+    )
 
 
 def environment(settings: dict[str, Any], top: str) -> dict[str, str]:
-    """Return the variables of kernels whose folders are below `top`; the profile's own come last."""
-    binaries = os.path.dirname(sys.executable)  # noqa: PTH120
-    found = {
-        "PATH": f"{binaries}:/usr/local/bin:/usr/bin:/bin",
-        "LANG": "C.UTF-8",
-        "USER": "sandbox",
-        "LOGNAME": "sandbox",
-        "PYTHONHASHSEED": "0",
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "MALLOC_ARENA_MAX": "2",
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        **folder_variables(top),
-    }
-    found.update({f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "OMP", "MKL", "NUMEXPR", "VECLIB")})
-    if settings["network"] == "none":
-        found["PIP_NO_INDEX"] = "1"
-    if settings.get("extra_paths"):
-        found["PIP_FIND_LINKS"] = " ".join(settings["extra_paths"])
-    found.update(settings.get("environment") or {})
-    return found
+    """Return the variables of kernels whose folders are below `top`: the manager's, and those that name them.
 
-
-def folder_variables(top: str) -> dict[str, str]:
-    """Return the variables that name a sandbox's own folders."""
+    The manager's come last, as what a profile says goes before what we choose.
+    """
     home = f"{top}/home"
+    given = settings.get("environment") or {}
+    is_inside = settings["tier"] == "namespace"
+    startup = f"{mounts.INSIDE if is_inside else interpreter.OWN_FOLDER}/{_STARTUP}"
+    paths = [startup, *filter(None, [given.get("PYTHONPATH")])]
     return {
         "HOME": home,
         "TMPDIR": f"{top}/tmp",
         "IPYTHONDIR": f"{home}/.ipython",
         "MPLCONFIGDIR": f"{home}/.config/matplotlib",
+        "PIP_PREFIX": f"{home}/.local",
+        "PIP_NO_WARN_SCRIPT_LOCATION": "1",
+        "SANDBOX_PACKAGES": os.pathsep.join(interpreter.package_folders(f"{home}/.local")),
+        "SANDBOX_EXTRA_PATHS": os.pathsep.join(interpreter.extra_entries(settings)),
+        **given,
+        "PYTHONPATH": os.pathsep.join(paths),
     }

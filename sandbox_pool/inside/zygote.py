@@ -118,9 +118,7 @@ def search_paths(settings: dict[str, Any]) -> None:
     allowed = [*interpreter.prefixes(), "/usr", *(settings.get("extra_paths") or [])]
     allowed += [target for _, target in settings.get("mounts") or []]
     sys.path[:] = [entry for entry in sys.path if entry == "" or interpreter.is_beneath(entry, allowed)]
-    for folder in settings.get("extra_paths") or []:
-        names = sorted(os.listdir(folder))  # noqa: PTH208
-        sys.path += [folder, *(f"{folder}/{name}" for name in names if name.endswith(".whl"))]
+    sys.path += interpreter.extra_entries(settings)
 
 
 def import_module(name: str, *, is_optional: bool) -> bool:
