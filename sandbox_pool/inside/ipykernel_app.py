@@ -91,17 +91,29 @@ def bounded_session(max_sizes: list[int], key: str) -> Any:
     return PiecewiseSession(key=key.encode())
 
 
-def bounded_stream(max_piece: int) -> Any:
+def bounded_stream(max_piece: int, *, captures: bool) -> Any:
     """Return a class for sys.stdout and sys.stderr that keeps their order and hands on huge texts in pieces.
 
     Whole, such a text would be copied several times over, and zmq's thread ends the process when that
     is more than the memory limit allows.
+
+    Args:
+        max_piece: characters.
+        captures: whether what is written to descriptors 1 and 2 becomes messages. Without, it goes where
+            they lead: to the manager's pipes, which make the writer wait instead of filling memory.
     """
     from ipykernel.iostream import OutStream
 
     written_last: list[Any] = [None]
 
     class PiecewiseStream(OutStream):
+        def __init__(self, session: Any, thread: Any, name: str, *args: Any, **kwargs: Any) -> None:
+            super().__init__(session, thread, name, *args, **{**kwargs, "watchfd": captures})  # type: ignore[no-untyped-call]
+            self._descriptor = 1 if name == "stdout" else 2
+
+        def fileno(self) -> int:
+            return int(super().fileno()) if captures else self._descriptor  # type: ignore[no-untyped-call]
+
         def write(self, string: Any) -> Any:
             before, written_last[0] = written_last[0], self
             if before is not None and before is not self:
@@ -187,8 +199,9 @@ def make_app(start: dict[str, Any], listeners: list[int], interrupts: Interrupts
 
     if not has_tcp():
         iostream.IOPubThread._setup_pipe_in = without_pipe  # type: ignore[method-assign]
+    captures = start.get("front") == "jupyter"
     max_sizes = start.get("max_sizes") or [1 << 20, 1 << 30]
-    iostream.OutStream = bounded_stream(max_sizes[0])  # type: ignore[misc] # the app finds it by this name
+    iostream.OutStream = bounded_stream(max_sizes[0], captures=captures)  # type: ignore[misc] # the app finds it by this name
     config = Config()
     config.HistoryManager.enabled = False  # it would start a thread
     config.InteractiveShell.colors = "nocolor"
