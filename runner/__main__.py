@@ -1,209 +1,27 @@
-"""python -m runner: run a benchmark. `--help` lists the options; README.md shows them at work."""
+"""python -m runner: run a benchmark, and look after runs. `--help` lists the commands."""
 
 from __future__ import annotations
 
-import argparse
-import logging
-import os
-import signal
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from importlib import import_module
 
-import uvloop
-from rich.console import Console
-
-from bench_data import BenchDataError
-from runner.batch import Batch, RunSummary, prepare, run_batch
-from runner.config import RunConfig, load_config, parse_setting
-from runner.errors import ConfigError, RunnerError
-from runner.models import ReplayClient
-from runner.progress import duration
-from runner.resume import check_same_run
-from sandbox_pool import SandboxError
-
-DEFAULT_CONFIG = Path("kernelfleet.yaml")
-CONFIG_VARIABLE = "KERNELFLEET_CONFIG"
-
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_SIGNAL = 128
-
-EPILOG = """\
-Without --config: the file that $KERNELFLEET_CONFIG names, else kernelfleet.yaml in this folder, else the
-built-in demo. The same command with the same --run-dir resumes.
-Another benchmark: --set benchmark=pybench, --set benchmark=jsonl:FILE (python -m bench_data list).
-Exit code: 0 all attempts finished, 1 the run failed or attempts failed by our fault, 2 wrong usage,
-130 or 143 stopped by SIGINT or SIGTERM (resume goes on from there).
-"""
+COMMANDS = {
+    "run": "runner.commands.run",
+    "show": "runner.commands.show",
+    "merge": "runner.commands.merge",
+    "ctl": "runner.commands.ctl",
+    "sweep": "runner.commands.sweep",
+}
+"""Each module has `main(argv) -> int`. Imported when it is used: `ctl` need not load a sandbox pool."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit code."""
-    arguments = parse_arguments(argv)
-    logging.basicConfig(
-        level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
-    console = Console(stderr=True, highlight=False)
-    try:
-        path = config_path(arguments)
-        config = load_config(path, overrides(arguments))
-        batch = prepare(config)
-        print(first_line(batch, path, is_demo=path is None and not overrides(arguments).keys() - {"run_dir"}))
-        report_skipped(batch)
-        report_unrecorded(batch)
-        if arguments.dry_run:
-            return dry_run(batch)
-        print(f"writing to {batch.run_dir}", flush=True)
-        return report(uvloop.run(run_batch(batch, console)))
-    except KeyboardInterrupt:  # before or after the part that drains
-        print("stopped by SIGINT", file=sys.stderr)
-        return EXIT_SIGNAL + signal.SIGINT
-    except Exception as error:
-        code = exit_code(cause := first_error(error))
-        if code is None:
-            raise
-        print(f"error: {cause}", file=sys.stderr)
-        return code
-
-
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line; exits with 2 when it is wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python -m runner",
-        description="Run a benchmark: a model writes Python, sandboxed kernels execute it, turn after turn.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("--config", metavar="FILE", type=Path, help="a YAML file; see configs/ and runner/config.py")
-    add("--model", metavar="KIND[:ARG]", help="openai:URL, replay:FILE, oracle, decoy or nop")
-    add("--concurrency", metavar="N", type=int, help="trajectories in flight (default 16)")
-    add("--limit", metavar="N", type=int, help="run only the first N samples")
-    add("--shuffle", metavar="SEED", type=int, help="run the samples in this random order")
-    add("--samples", metavar="GLOB", help="run only the samples whose id matches")
-    add("--epochs", metavar="K", type=int, help="attempts per sample (default 1)")
-    add(
-        "--run-dir",
-        metavar="DIR",
-        type=Path,
-        help="where to write, and what to resume (default: new in runs/)",
-    )
-    add("--set", metavar="KEY.PATH=VALUE", action="append", default=[], dest="settings",
-        help="set any key of the config; the value is YAML (repeatable)")  # fmt: skip
-    add("--strict-data", action="store_true", help="a sample whose input files are missing is an error")
-    add("--dry-run", action="store_true", help="show what would run and what is done already")
-    return parser.parse_args(argv)
-
-
-def config_path(arguments: argparse.Namespace) -> Path | None:
-    """Return the config file to use, or None for the built-in demo."""
-    if arguments.config is not None:
-        return Path(arguments.config)
-    if variable := os.environ.get(CONFIG_VARIABLE):
-        return Path(variable)
-    return DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None
-
-
-def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what the command line sets: `--set` first, explicit options over it."""
-    settings = dict(parse_setting(text) for text in arguments.settings)
-    options = {
-        "model.client": arguments.model,
-        "concurrency": arguments.concurrency,
-        "limit": arguments.limit,
-        "shuffle": arguments.shuffle,
-        "samples": arguments.samples,
-        "epochs": arguments.epochs,
-        "run_dir": arguments.run_dir,
-        "data.strict": arguments.strict_data or None,
-    }
-    return settings | {key: value for key, value in options.items() if value is not None}
-
-
-def first_line(batch: Batch, path: Path | None, *, is_demo: bool) -> str:
-    """Return the line that says what is about to run."""
-    config: RunConfig = batch.config
-    what = (
-        f"benchmark {config.benchmark}, {len(batch.samples)} samples"
-        + (f" x {config.epochs} epochs" if config.epochs > 1 else "")
-        + f", model {config.model.client}, protocol {batch.protocol.name}, concurrency {config.concurrency}"
-    )
-    if is_demo:
-        return f"No config given: this is the built-in demo ({what})."
-    return f"{path}: {what}" if path else what
-
-
-def report_skipped(batch: Batch) -> None:
-    """Print which samples of the benchmark cannot run here."""
-    skipped = batch.benchmark.skipped
-    if skipped:
-        print(f"skipping {len(skipped)} samples:")
-        for sample in skipped:
-            print(f"  {sample.id}: {sample.reason}")
-
-
-def dry_run(batch: Batch) -> int:
-    """Print what would run and what is done already. Raises RunMismatch as the run would."""
-    check_same_run(batch.run_dir, batch.record({}))
-    done = batch.done()
-    for epoch in range(1, batch.config.epochs + 1):
-        for sample in batch.samples:
-            name = f"{sample.id}@{epoch}"
-            print(f"  {'done' if name in done else 'run '}  {name}  {sample.category}".rstrip())
-    print(
-        f"{batch.n_attempts - len(done)} to run, {len(done)} done, in {batch.run_dir} (dry run: nothing done)"
-    )
-    return 0
-
-
-def report_unrecorded(batch: Batch) -> None:
-    """Print which samples a replayed run does not hold."""
-    if isinstance(batch.model, ReplayClient):
-        missing = batch.model.missing(sample.id for sample in batch.samples)
-        if missing:
-            print(
-                f"warning: {len(missing)} samples are not in {batch.model.path} and will end at once with "
-                f"model_error: {', '.join(missing[:10])}{', ...' if missing[10:] else ''}",
-                file=sys.stderr,
-            )
-
-
-def report(summary: RunSummary) -> int:
-    """Print what came of the run. Returns the exit code."""
-    statistics = summary.statistics
-    n_left = statistics.n_total - statistics.n_finished
-    done_before = f" ({summary.n_done_before} were done before)" if summary.n_done_before else ""
-    print(f"{statistics.n_finished} trajectories finished in {duration(statistics.elapsed_s)}{done_before}")
-    if statistics.n_failed:
-        print(
-            f"{statistics.n_failed} attempts failed by no fault of the model; see "
-            f"{summary.run_dir}/failures.jsonl. The last: {statistics.last_failure}",
-            file=sys.stderr,
-        )
-    if n_left:
-        print(f"{n_left} attempts left: run the same command with --run-dir {summary.run_dir} to go on")
-    if summary.has_checks and statistics.n_finished + summary.n_done_before:
-        print(f"score it: python -m scoring {summary.run_dir}")
-    if summary.signal_number is not None and n_left:
-        return EXIT_SIGNAL + summary.signal_number
-    return EXIT_FAILED if statistics.n_failed else 0
-
-
-def first_error(error: BaseException) -> BaseException:
-    """Return the error itself, or the first one in a group of them."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def exit_code(error: BaseException) -> int | None:
-    """Return the exit code for an error that a user can do something about, or None for a bug."""
-    if isinstance(error, ConfigError | BenchDataError):
-        return EXIT_USAGE
-    return EXIT_FAILED if isinstance(error, RunnerError | SandboxError) else None
+    """Run the command line; without the name of a command it is `run`. Returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = arguments.pop(0) if arguments and arguments[0] in COMMANDS else "run"
+    command: Callable[[list[str]], int] = import_module(COMMANDS[name]).main
+    return command(arguments)
 
 
 if __name__ == "__main__":

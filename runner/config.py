@@ -32,11 +32,22 @@ SHORT_FOR = {"model": "client", "protocol": "kind"}
 """Sections for which YAML may have a bare string, and the key that it stands for."""
 
 
+class Prices(ConfigModel):
+    """What a model costs, per million tokens, in one currency for all."""
+
+    prompt: float = Field(ge=0)
+    completion: float = Field(ge=0)
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Return what so many tokens cost."""
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
+
+
 class ModelConfig(ConfigModel):
     """Who answers. In YAML a bare string stands for `client`."""
 
     client: str = "oracle"
-    """`openai:URL`, `replay:FILE`, `oracle`, `decoy` or `nop`."""
+    """`openai:URL[,URL...]` (servers of one model), `replay:FILE`, `oracle`, `decoy` or `nop`."""
 
     name: str | None = None
     """The model's name in requests; when unset, the only one that the server lists."""
@@ -61,6 +72,19 @@ class ModelConfig(ConfigModel):
     """Longest wait between two tries, unless the server's Retry-After asks for more; for more than
     `timeout_s`, the call fails."""
 
+    send_seed: bool = True
+    """Send a `seed` with each request, derived from the attempt's; one in `request` replaces it."""
+
+    send_reasoning: bool = False
+    """Send back what the model thought in earlier turns (`reasoning_content`); it is recorded either way."""
+
+    prices: Prices | None = None
+    """None: nothing is known of costs, and no limit on them may be set."""
+
+    cache: Path | None = None
+    """A folder of replies by the content of their requests: a request that was made before is not made again.
+    For judges, and for temperature 0."""
+
 
 class Truncation(ConfigModel):
     """How much of an observation the model is shown."""
@@ -72,7 +96,7 @@ class Truncation(ConfigModel):
 class ProtocolConfig(ConfigModel):
     """How the model writes an action and is told the observation."""
 
-    kind: Literal["fenced", "execute_tag"] | None = None
+    kind: Literal["fenced", "execute_tag", "tool_call"] | None = None
     """None: the one that the benchmark is written for."""
 
     system_prompt: str | None = None
@@ -89,17 +113,78 @@ class Limits(ConfigModel):
     """When a trajectory ends that does not end by itself."""
 
     max_turns: int = Field(default=10, ge=1)
-    time_s: float = Field(default=1800.0, gt=0)
-    """Wall time of a trajectory, less what it waited for a sandbox or lost to a failing server."""
+    working_s: float = Field(default=1800.0, gt=0)
+    """Wall time of a trajectory, less what it waited in our queues (for a sandbox, for its turn to call the
+    model) or lost to a failing server."""
+
+    wall_s: float | None = Field(default=None, gt=0)
+    """Wall time of a trajectory, waits included."""
 
     max_total_tokens: int | None = Field(default=None, ge=1)
     """Prompt and completion tokens, summed over all calls of a trajectory."""
+
+    max_cost: float | None = Field(default=None, gt=0)
+    """By `model.prices`, in their currency."""
+
+    max_repeated_actions: int | None = Field(default=None, ge=2)
+    """How often in a row the same code may be asked for: the last of so many is not executed any more."""
 
     cell_s: float = Field(default=60.0, gt=0)
     """Wall time of one cell: then it is interrupted, and killed if that does not help."""
 
     max_tries: int = Field(default=3, ge=1)
     """How often an attempt is begun, the first time included, when a sandbox or the engine failed."""
+
+
+class RunLimits(ConfigModel):
+    """When a run ends that is not done: running trajectories get `grace_s`, a resume goes on.
+
+    A resume counts from zero again.
+    """
+
+    wall_s: float | None = Field(default=None, gt=0)
+    max_total_tokens: int | None = Field(default=None, ge=1)
+    max_cost: float | None = Field(default=None, gt=0)
+
+
+class ResumeConfig(ConfigModel):
+    """How trajectories go on that a killed or drained run left unfinished, or a failure of ours broke off."""
+
+    unit: Literal["turns", "attempts"] = "turns"
+    """`turns`: from the last finished turn, by executing the recorded actions again in a fresh sandbox;
+    `attempts`: from the beginning."""
+
+    on_divergence: Literal["restart", "continue"] = "restart"
+    """What to do where an action gives another observation than it had given: begin the attempt again, or go
+    on with what was recorded."""
+
+    max_reexecute_s: float = Field(default=600.0, ge=0)
+    """Attempts whose recorded actions took longer begin again."""
+
+
+class AdmissionConfig(ConfigModel):
+    """How many model calls may be in flight for each endpoint, and how many sandboxes may be leased."""
+
+    mode: Literal["adaptive", "fixed"] = "adaptive"
+    """`adaptive`: as the endpoints' answers, their metrics and this machine's pressure allow; `fixed`: up to
+    `concurrency`, whatever comes."""
+
+    max_calls: int | None = Field(default=None, ge=1)
+    """Most calls in flight for each endpoint; None: as many as trajectories."""
+
+    poll_s: float = Field(default=2.0, gt=0)
+    """How often an endpoint's metrics page and this machine's pressure are read."""
+
+
+class BreakerConfig(ConfigModel):
+    """When a run pauses because of failures of the infrastructure."""
+
+    max_share: float = Field(default=0.5, gt=0, le=1)
+    """Of the last `window` tries, how many may have failed for the same reason."""
+
+    window: int = Field(default=20, ge=2)
+    max_pause_s: float = Field(default=900.0, ge=0)
+    """How long the run probes before it stops."""
 
 
 class RunConfig(ConfigModel):
@@ -117,7 +202,12 @@ class RunConfig(ConfigModel):
     """Which files of the working directory are kept, as globs."""
 
     concurrency: int = Field(default=16, ge=1)
-    """Trajectories in flight."""
+    """Most trajectories in flight; fewer are where the engines or this machine can bear no more."""
+
+    admission: AdmissionConfig = AdmissionConfig()
+    run_limits: RunLimits = RunLimits()
+    resume: ResumeConfig = ResumeConfig()
+    breaker: BreakerConfig = BreakerConfig()
 
     epochs: int = Field(default=1, ge=1)
     """Attempts per sample."""
@@ -139,6 +229,16 @@ class RunConfig(ConfigModel):
 
     grace_s: float = Field(default=30.0, ge=0)
     """How long running trajectories may go on after SIGINT or SIGTERM."""
+
+    max_failed_share: float = Field(default=0.02, ge=0, le=1)
+    """Of all attempts, how many may have failed by no fault of the model before scoring withholds its
+    headline number."""
+
+    progress: Literal["auto", "live", "plain", "json", "quiet"] = "auto"
+    """`auto`: live on a terminal, else plain lines; `json`: a JSON object a line on standard error."""
+
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Serve Prometheus metrics on this port of 127.0.0.1; 0 takes a free one."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""The list of messages that a model sees. Pure."""
+"""The messages that a model sees, each encoded once however often the list is sent."""
 
 from __future__ import annotations
 
@@ -6,9 +6,35 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bench_data import Sample
+from runner.encoding import encode
+
+Message = dict[str, Any]
 
 
-def opening_messages(sample: Sample, system_prompt: str, *, merge: bool) -> list[dict[str, Any]]:
+class Conversation:
+    """A list of messages that only grows. A message must not be changed once it is in."""
+
+    __slots__ = ("_encoded", "messages")
+
+    def __init__(self, messages: Iterable[Message] = ()) -> None:
+        self.messages: list[Message] = list(messages)
+        self._encoded: list[bytes] = []
+
+    def append(self, message: Message) -> None:
+        """Add a message at the end."""
+        self.messages.append(message)
+
+    def encoded(self, start: int = 0) -> bytes:
+        """Return the messages from `start` on as a JSON array. Only those added since are encoded."""
+        for message in self.messages[len(self._encoded) :]:
+            self._encoded.append(encode(message))
+        return b"[" + b",".join(self._encoded[start:] if start else self._encoded) + b"]"
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+
+def opening_messages(sample: Sample, system_prompt: str, *, merge: bool) -> list[Message]:
     """Return what an attempt begins with: the system prompt, if any, and the sample's messages."""
     system = [{"role": "system", "content": system_prompt}] if system_prompt else []
     own_system = any(message["role"] == "system" for message in sample.messages)
@@ -16,9 +42,9 @@ def opening_messages(sample: Sample, system_prompt: str, *, merge: bool) -> list
     return merge_user_messages(messages) if merge else messages
 
 
-def merge_user_messages(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def merge_user_messages(messages: Iterable[Mapping[str, Any]]) -> list[Message]:
     """Join consecutive user messages whose content is text, with a blank line between."""
-    merged: list[dict[str, Any]] = []
+    merged: list[Message] = []
     for message in messages:
         last = merged[-1] if merged else None
         if last and _is_user_text(last) and _is_user_text(message):

@@ -24,7 +24,7 @@ class Budget:
     def remaining_s(self) -> float:
         """Seconds left, 0 when there are none."""
         used_s = self._clock() - self._started_at - self.waited_s
-        return max(0.0, self._limits.time_s - used_s)
+        return max(0.0, self._limits.working_s - used_s)
 
     @property
     def cell_s(self) -> float:

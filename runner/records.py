@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1: before native tool calls, costs and resumed turns; `journal/migrations.py` reads it."""
 
 
 class StopReason(StrEnum):
@@ -62,8 +63,13 @@ class Usage:
     estimated: bool = False
     """True when the server did not say and a quarter of the characters was counted."""
 
+    cost: float | None = None
+    """By `model.prices`; None where the config has none."""
+
     def add(self, other: Usage) -> None:
         """Add another usage to this one."""
+        if other.cost is not None:
+            self.cost = (self.cost or 0.0) + other.cost
         self.prompt_tokens += other.prompt_tokens
         self.completion_tokens += other.completion_tokens
         self.total_tokens += other.total_tokens
@@ -77,7 +83,12 @@ class Timings:
     queued_s: float = 0.0
     """From the start of this process's run to the attempt's first try."""
 
+    call_wait_s: float = 0.0
+    """Until the endpoint had a call slot free, and between tries of a call."""
+
     model_s: float = 0.0
+    """The calls themselves."""
+
     sandbox_wait_s: float = 0.0
     """Until sandboxes were there, with their setup cells run."""
 
@@ -90,6 +101,14 @@ class TurnTimings:
 
     model_s: float = 0.0
     execute_s: float = 0.0
+
+
+@dataclass(slots=True)
+class FurtherAction:
+    """An action of a turn after its first: native tool calls may come several in one reply."""
+
+    action: str
+    observation: dict[str, Any] | None
 
 
 @dataclass(slots=True)
@@ -108,6 +127,12 @@ class Turn:
     observation: dict[str, Any] | None = None
     """`status, outputs[], limits_hit, truncated, duration_s, n_output_bytes, kernel_alive`, and
     `peak_memory_bytes` where the system counts it; pictures are named as artifacts."""
+
+    further: list[FurtherAction] = field(default_factory=list)
+    """Executed after `action`, in order."""
+
+    logprobs: Any = None
+    """As the server sent them, where `model.request` asks for them."""
 
     verdict: Any = None
     usage: Usage = field(default_factory=Usage)
@@ -172,6 +197,9 @@ class Trajectory:
     """What went wrong, in words, when `stop_reason` is an `_error` or a context overflow."""
 
     tries: list[TryRecord]
+    n_resumed_turns: int
+    """Turns that were recorded by an earlier try or process and executed again here."""
+
     artifacts: list[ArtifactRecord]
     usage: Usage
     timings: Timings

@@ -19,7 +19,7 @@ import orjson
 from bench_data import Benchmark
 from runner.config import RunConfig, flatten, public_config
 from runner.errors import JournalError, RunMismatch
-from runner.journal import CONFIG, TRAJECTORIES, read_config
+from runner.journal.reader import CONFIG, TRAJECTORIES, read_config
 from runner.models import ModelClient, ReplayClient, ScriptedClient
 from runner.protocols import Protocol
 
@@ -33,6 +33,8 @@ VERSIONS_OF = (
 OPERATIONAL = frozenset(
     {
         "concurrency", "epochs", "limit", "samples", "shuffle", "run_dir", "grace_s",
+        "admission", "run_limits", "resume", "breaker", "max_failed_share", "progress", "metrics_port",
+        "model.cache", "model.prices",
         "model.headers", "model.api_key_env", "model.timeout_s", "model.max_retries", "model.max_backoff_s",
         "limits.max_tries", "data.root", "data.strict",
         "sandbox.max_sandboxes", "sandbox.min_idle", "sandbox.max_idle", "sandbox.max_idle_s",

@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bench_data import Sample
-from runner.records import Usage
+from runner.conversation import Conversation
+from runner.records import Usage, attempt_id
+from runner.statistics import EndpointStatistics
+
+
+class CallClock(Protocol):
+    """Told by a client where the time of a call went, so that only the model's own counts."""
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Leave the time spent in this block, waiting for a call slot or for the next try, out of the count.
+
+        While it lasts the trajectory is shown as queued, and its limit of working time does not run out.
+        """
+        ...
+
+    def excuse(self, seconds: float) -> None:
+        """Leave seconds out of the count that a failing server has cost already."""
+        ...
+
+
+class NoClock:
+    """Counts nothing."""
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """See CallClock."""
+        return nullcontext()
+
+    def excuse(self, seconds: float) -> None:
+        """See CallClock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +47,20 @@ class ModelRequest:
     n_turns_done: int
     """Turns of this attempt that are over: 0 at the first call."""
 
-    messages: Sequence[dict[str, Any]]
+    conversation: Conversation
     stop: tuple[str, ...] = ()
-    excuse: Callable[[float], None] = lambda seconds: None
-    """Told how many seconds a server's failure has cost and the wait for the next try will: they do not
-    count as the trajectory's time."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """Native tools of the protocol, as the API describes them; empty for protocols of plain text."""
+
+    seed: int | None = None
+    """0 to 2**32 - 1, of this turn: the same when the turn is asked for again."""
+
+    clock: CallClock = field(default_factory=NoClock)
+
+    @property
+    def attempt(self) -> str:
+        """`sample_id@epoch`: what sticks to an endpoint."""
+        return attempt_id(self.sample.id, self.epoch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +73,9 @@ class Completion:
     finish_reason: str | None = None
     reasoning: str | None = None
     tool_calls: list[Any] | None = None
+    logprobs: Any = None
+    """As the server sent them, where the request asked for them."""
+
     usage: Usage = field(default_factory=Usage)
 
 
@@ -57,6 +97,13 @@ class ModelClient(Protocol):
             ModelUnavailable: no usable answer after all retries.
             ReplayEnded: a recorded run has no further message.
         """
+        ...
+
+    def forget(self, attempt: str) -> None:
+        """Told when an attempt has ended: whatever was kept for it may go."""
+
+    def endpoints(self) -> tuple[EndpointStatistics, ...]:
+        """Return how its servers are doing; empty for a model without."""
         ...
 
     async def close(self) -> None:

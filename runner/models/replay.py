@@ -17,6 +17,7 @@ import orjson
 from runner.errors import ConfigError, ReplayEnded
 from runner.models.base import Completion, ModelRequest
 from runner.records import attempt_id
+from runner.statistics import EndpointStatistics
 
 
 class ReplayClient:
@@ -43,6 +44,13 @@ class ReplayClient:
         if request.n_turns_done >= len(replies):
             raise ReplayEnded(f"{self.path} holds {len(replies)} messages for {attempt}, and no more")
         return replies[request.n_turns_done]
+
+    def forget(self, attempt: str) -> None:
+        """Nothing is kept."""
+
+    def endpoints(self) -> tuple[EndpointStatistics, ...]:
+        """Return none: it has no server."""
+        return ()
 
     async def close(self) -> None:
         """Nothing to release."""

@@ -10,6 +10,7 @@ from bench_data import Sample, Solution
 from runner.errors import ConfigError
 from runner.models.base import Completion, ModelRequest
 from runner.protocols import Protocol
+from runner.statistics import EndpointStatistics
 
 
 class ScriptedClient:
@@ -26,10 +27,17 @@ class ScriptedClient:
         """Return the next cell of the script, or its answer when all cells are done."""
         script = self._script(request.sample)
         if request.n_turns_done < len(script.cells):
-            text = self._protocol.render_action(script.cells[request.n_turns_done])
-        else:
-            text = script.answer.replace("{last_line}", last_line(request.messages[-1]["content"]))
-        return Completion(text=text, finish_reason="stop")
+            action = self._protocol.write_action(script.cells[request.n_turns_done])
+            return Completion(text=action.text, finish_reason="stop", tool_calls=action.tool_calls)
+        last = request.conversation.messages[-1]["content"]
+        return Completion(text=script.answer.replace("{last_line}", last_line(last)), finish_reason="stop")
+
+    def forget(self, attempt: str) -> None:
+        """Nothing is kept."""
+
+    def endpoints(self) -> tuple[EndpointStatistics, ...]:
+        """Return none: it has no server."""
+        return ()
 
     async def close(self) -> None:
         """Nothing to release."""
@@ -69,6 +77,13 @@ class NopClient:
     async def complete(self, request: ModelRequest) -> Completion:
         """Return a reply without code."""
         return Completion(text="I have nothing to add.", finish_reason="stop")
+
+    def forget(self, attempt: str) -> None:
+        """Nothing is kept."""
+
+    def endpoints(self) -> tuple[EndpointStatistics, ...]:
+        """Return none: it has no server."""
+        return ()
 
     async def close(self) -> None:
         """Nothing to release."""

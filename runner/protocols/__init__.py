@@ -1,10 +1,10 @@
 """How a model writes an action and is told the observation."""
 
-from runner.protocols.base import Action, Answer, Protocol, Reply
+from runner.protocols.base import Action, Malformed, Protocol, Reply, WrittenAction
 from runner.protocols.execute_tag import ExecuteTag
 from runner.protocols.fenced import Fenced
 
 PROTOCOLS: dict[str, type[Protocol]] = {"fenced": Fenced, "execute_tag": ExecuteTag}
 """By the name that the config uses."""
 
-__all__ = ["PROTOCOLS", "Action", "Answer", "ExecuteTag", "Fenced", "Protocol", "Reply"]
+__all__ = ["PROTOCOLS", "Action", "ExecuteTag", "Fenced", "Malformed", "Protocol", "Reply", "WrittenAction"]

@@ -7,27 +7,45 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 from sandbox_pool import Observation, Status
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """The reply asks for this code to be executed."""
+    """Code that a reply asks to be executed."""
 
     code: str
-    message: str
-    """The reply as it enters the conversation."""
+    call_id: str | None = None
+    """Of the native tool call that asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The reply holds no code: the model is done."""
+class Malformed:
+    """Something that was meant as an action and cannot be executed: the model is told why."""
 
-    message: str
+    problem: str
+    call_id: str | None = None
 
 
-Reply = Action | Answer
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a completion comes to."""
+
+    message: dict[str, Any]
+    """The assistant's message as it enters the conversation."""
+
+    actions: tuple[Action | Malformed, ...] = ()
+    """Carried out in order. None: the model is done, and this is its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenAction:
+    """An action as a model would have written it in a protocol."""
+
+    text: str
+    tool_calls: list[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +78,37 @@ class Protocol(ABC):
     def __init__(self, limits: TextLimits | None) -> None:
         self.limits = limits
 
+    tools: tuple[dict[str, Any], ...] = ()
+    """Native tools to send with a request, as OpenAI's API describes them."""
+
     @abstractmethod
-    def parse(self, completion: str, finish_reason: str | None) -> Reply:
+    def parse(self, completion: str, finish_reason: str | None, tool_calls: list[Any] | None = None) -> Reply:
         """Read a reply. Never raises."""
 
     @abstractmethod
-    def render_action(self, code: str) -> str:
+    def write_action(self, code: str) -> WrittenAction:
         """Return a reply that `parse` reads as an action with this code."""
 
     @abstractmethod
     def render_observation(self, observation: Observation) -> str:
-        """Return the content of the user message that tells the model what its code did."""
+        """Return the text that tells the model what its code did."""
+
+    def observation_message(self, action: Action, observation: Observation) -> dict[str, Any]:
+        """Return the message that tells the model what its code did."""
+        return {"role": "user", "content": self.render_observation(observation)}
+
+    def problem_message(self, malformed: Malformed) -> dict[str, Any]:
+        """Return the message that tells the model what could not be executed."""
+        return {"role": "user", "content": malformed.problem}
 
     def shorten(self, text: str) -> str:
         """Apply the limits to the text of an observation."""
         return self.limits.apply(text) if self.limits else text
+
+
+def assistant(text: str) -> dict[str, Any]:
+    """Return an assistant's message of plain text."""
+    return {"role": "assistant", "content": text}
 
 
 def status_note(observation: Observation) -> str | None:

@@ -10,8 +10,9 @@ limit is kept.
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from runner.protocols.base import Action, Answer, Protocol, Reply, TextLimits, status_note
+from runner.protocols.base import Action, Protocol, Reply, TextLimits, WrittenAction, assistant, status_note
 from sandbox_pool import Observation, Status
 from sandbox_pool.observation import Display, Error, Result, Stream
 
@@ -46,17 +47,17 @@ class ExecuteTag(Protocol):
     system_prompt = SYSTEM_PROMPT
     default_limits = TextLimits(2000, 2000, marker="\n... [Output truncated due to length]...\n")
 
-    def parse(self, completion: str, finish_reason: str | None) -> Reply:
+    def parse(self, completion: str, finish_reason: str | None, tool_calls: list[Any] | None = None) -> Reply:
         """Return the code of the first block, stripped. A reply cut by length keeps its tag open."""
         message = mend(completion) if finish_reason == "stop" else completion
         block = _BLOCK.search(message)
         if block and block[1].strip():
-            return Action(code=block[1].strip(), message=message)
-        return Answer(message=message)
+            return Reply(assistant(message), (Action(block[1].strip()),))
+        return Reply(assistant(message))
 
-    def render_action(self, code: str) -> str:
+    def write_action(self, code: str) -> WrittenAction:
         """Return the code between tags."""
-        return f"{OPEN_TAG}\n{code}\n{CLOSE_TAG}"
+        return WrittenAction(f"{OPEN_TAG}\n{code}\n{CLOSE_TAG}")
 
     def render_observation(self, observation: Observation) -> str:
         """Return upstream's message, with the outputs joined as they came."""

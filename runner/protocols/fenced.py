@@ -7,7 +7,9 @@ not executed; figures are not mentioned; an error is its name and value without 
 
 from __future__ import annotations
 
-from runner.protocols.base import Action, Answer, Protocol, Reply, TextLimits, status_note
+from typing import Any
+
+from runner.protocols.base import Action, Protocol, Reply, TextLimits, WrittenAction, assistant, status_note
 from sandbox_pool import Observation
 from sandbox_pool.observation import Error, Result, Stream
 
@@ -47,17 +49,17 @@ class Fenced(Protocol):
     system_prompt = SYSTEM_PROMPT
     default_limits = TextLimits(head_chars=8000, tail_chars=8000)
 
-    def parse(self, completion: str, finish_reason: str | None) -> Reply:
+    def parse(self, completion: str, finish_reason: str | None, tool_calls: list[Any] | None = None) -> Reply:
         """Return the code between the first opening fence and the next fence, stripped."""
         _, opened, rest = completion.partition(CODE_START)
         code, closed, _ = rest.partition(CODE_END)
         if opened and closed and code.strip():
-            return Action(code=code.strip(), message=completion)
-        return Answer(message=completion)
+            return Reply(assistant(completion), (Action(code.strip()),))
+        return Reply(assistant(completion))
 
-    def render_action(self, code: str) -> str:
+    def write_action(self, code: str) -> WrittenAction:
         """Return the code in a block."""
-        return f"{CODE_START}\n{code}\n{CODE_END}"
+        return WrittenAction(f"{CODE_START}\n{code}\n{CODE_END}")
 
     def render_observation(self, observation: Observation) -> str:
         """Return upstream's message; a note is added only where upstream would have hung or died."""

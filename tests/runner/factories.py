@@ -30,6 +30,7 @@ def trajectory(sample_id: str = "one", epoch: int = 1, **changes: Any) -> Trajec
         "owner": Owner.MODEL,
         "error": None,
         "tries": [],
+        "n_resumed_turns": 0,
         "artifacts": [],
         "usage": Usage(1, 2, 3),
         "timings": Timings(),

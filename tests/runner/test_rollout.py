@@ -209,13 +209,13 @@ async def test_time_limit_ends_a_call_that_never_answers(tmp_path: Path) -> None
             await asyncio.Event().wait()
             raise AssertionError
 
-    rollout = Rollout(settings(Silent(), FakePool(), time_s=0.02), sample(), 1, tmp_path, "a", seed=7)
+    rollout = Rollout(settings(Silent(), FakePool(), working_s=0.02), sample(), 1, tmp_path, "a", seed=7)
     assert (await rollout.run()).stop_reason is StopReason.TIME_LIMIT
 
 
 async def test_cell_gets_no_more_than_what_is_left(tmp_path: Path) -> None:
     """A cell's time limit is its own or the rest of the trajectory's, whichever is less."""
-    _, pool, _ = await run(tmp_path, CELL, "done", time_s=7, cell_s=60)
+    _, pool, _ = await run(tmp_path, CELL, "done", working_s=7, cell_s=60)
     assert 6 < pool.sandboxes[0].timeouts_s[0] <= 7
 
 
@@ -411,7 +411,7 @@ async def test_failures_of_the_server_do_not_count_as_time(tmp_path: Path) -> No
 
     model = FailingServer(CELL)
     outcome = await Rollout(
-        settings(model, FakePool(), time_s=0.3), sample("s"), 1, tmp_path, "a", seed=7
+        settings(model, FakePool(), working_s=0.3), sample("s"), 1, tmp_path, "a", seed=7
     ).run()
 
     assert (outcome.stop_reason, len(outcome.turns)) == (StopReason.TIME_LIMIT, 1)

@@ -4,8 +4,6 @@ A line of `trajectories.jsonl` means that every file it names is on disk: artifa
 synced first. Each line is one write, flushed at once and synced every `sync_interval_s`: a killed
 process loses nothing that was finished, a lost machine at most that interval. A torn last line is cut
 off when the run directory is opened again, and only its attempt runs again.
-
-Reading (`read_*`) needs no lock and no writer, and is all that scoring uses.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,14 +22,10 @@ import orjson
 
 from runner.encoding import encode_line
 from runner.errors import JournalError, write_error
-from runner.json_lines import AppendOnlyFile, read_lines, repair_torn_line
+from runner.journal.lines import AppendOnlyFile, repair_torn_line
+from runner.journal.reader import ARTIFACTS, CONFIG, EVENTS, FAILURES, TRAJECTORIES, read_trajectories
 from runner.records import Trajectory
 
-CONFIG = "config.json"
-TRAJECTORIES = "trajectories.jsonl"
-FAILURES = "failures.jsonl"
-EVENTS = "events.log"
-ARTIFACTS = "artifacts"
 LOCK = ".lock"
 
 
@@ -156,39 +149,6 @@ class Journal:
             except JournalError as error:
                 self._sync_error = error
                 return
-
-
-def read_config(run_dir: Path) -> dict[str, Any]:
-    """Return `config.json`. Raises JournalError when it is missing or not readable."""
-    path = run_dir / CONFIG
-    try:
-        config = orjson.loads(path.read_bytes())
-    except OSError as error:
-        raise JournalError(f"{path}: {error.strerror}; is {run_dir} a run directory?") from error
-    except orjson.JSONDecodeError as error:
-        raise JournalError(f"{path}: not JSON ({error})") from error
-    if not isinstance(config, dict) or "run_id" not in config:
-        raise JournalError(f"{path}: not the config of a run (no run_id)")
-    return config
-
-
-def read_trajectories(run_dir: Path) -> Iterator[dict[str, Any]]:
-    """Yield the finished attempts, one at a time, in order of completion. A torn last line is left out.
-
-    Raises:
-        JournalError: a line that is not the last is not JSON, or is no trajectory; names the line.
-    """
-    yield from read_lines(run_dir / TRAJECTORIES, required=("attempt", "sample_id", "epoch", "stop_reason"))
-
-
-def read_failures(run_dir: Path) -> Iterator[dict[str, Any]]:
-    """Yield the attempts that failed by our fault or were cancelled, as `read_trajectories` does."""
-    yield from read_lines(run_dir / FAILURES, required=("attempt", "stop_reason"))
-
-
-def read_events(run_dir: Path) -> Iterator[dict[str, Any]]:
-    """Yield the events of a run, as `read_trajectories` does."""
-    yield from read_lines(run_dir / EVENTS, required=("at", "event"))
 
 
 def _encode_and_append(file: AppendOnlyFile, trajectory: Trajectory) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.journal import TRAJECTORIES
-from runner.json_lines import AppendOnlyFile, repair_torn_line
+from runner.journal.lines import AppendOnlyFile, repair_torn_line
 
 
 @given(rows=st.integers(0, 5), torn=st.binary(max_size=200).filter(lambda b: b"\n" not in b))
@@ -63,7 +63,7 @@ def test_failed_write_leaves_the_file_as_it_was(tmp_path: Path) -> None:
         import resource, sys
         from pathlib import Path
         from runner.errors import JournalError
-        from runner.json_lines import AppendOnlyFile
+        from runner.journal.lines import AppendOnlyFile
         file = AppendOnlyFile(Path(sys.argv[1]))
         file.append(b"x" * 999 + b"\\n")
         resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
