@@ -8,7 +8,7 @@ nesting. The line is encoded as it is first, and only when that fails made encod
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -23,6 +23,17 @@ def encode_line(record: Any) -> bytes:
     return encode(record, OPTIONS | orjson.OPT_APPEND_NEWLINE)
 
 
+def encode_joined(record: Any, **encoded: bytes) -> bytes:
+    """Return the record (a dataclass) as `encode_line` does, with some of its fields encoded already."""
+    fields = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    return encode_line(fields | {name: orjson.Fragment(value) for name, value in encoded.items()})
+
+
+def array(items: Sequence[bytes]) -> bytes:
+    """Return encoded values as one JSON array."""
+    return b"[" + b",".join(items) + b"]"
+
+
 def encode(value: Any, options: int = OPTIONS) -> bytes:
     """Return a value as JSON. Never raises."""
     try:
@@ -33,7 +44,7 @@ def encode(value: Any, options: int = OPTIONS) -> bytes:
 
 def encodable(value: Any, depth: int = 0) -> Any:
     """Return a value like this one that orjson encodes without error."""
-    if value is None or isinstance(value, bool | float):
+    if value is None or isinstance(value, bool | float | orjson.Fragment):
         return value
     if isinstance(value, str):
         return str(value).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -4,6 +4,8 @@ RunnerError
 ├── ConfigError (ValueError)   the command line or the config file; names the key
 │   └── RunMismatch            the run directory holds a run of another configuration
 ├── JournalError               a file of the run directory cannot be read or written
+│   ├── DiskFull               there is no space left for it
+│   └── RunDirInUse            another runner holds the run directory
 └── ModelError                 the model server did not give a completion
     ├── ContextOverflow        the conversation no longer fits the model's window
     ├── ModelRefused           the server refused the request for good (4xx)
@@ -37,6 +39,14 @@ class JournalError(RunnerError):
     """A file of the run directory is unreadable, foreign, locked or cannot be written."""
 
 
+class DiskFull(JournalError):  # noqa: N818 - named for the state, as in anyio
+    """No space is left for a file of the run directory."""
+
+
+class RunDirInUse(JournalError):  # noqa: N818 - named for the state, as in anyio
+    """Another runner holds the run directory."""
+
+
 class ModelError(RunnerError):
     """The model gave no completion."""
 
@@ -59,9 +69,8 @@ class ReplayEnded(ModelError):  # noqa: N818 - named for the state, as in anyio
 
 def write_error(path: Path, error: OSError) -> JournalError:
     """Return the error for a file of the run directory that cannot be written."""
-    remedy = (
-        "free some space and run the same command again: finished trajectories are kept"
-        if error.errno in DISK_FULL
-        else "check that the folder exists and may be written"
-    )
+    if error.errno in DISK_FULL:
+        remedy = "free some space and run the same command again: finished trajectories are kept"
+        return DiskFull(f"cannot write {path}: {error.strerror}; {remedy}")
+    remedy = "check that the folder exists and may be written"
     return JournalError(f"cannot write {path}: {error.strerror or error}; {remedy}")

@@ -1,5 +1,6 @@
 """The run directory: what was finished, what failed by our fault, what is running, what happened."""
 
+from runner.journal.inflight import INFLIGHT, TurnLog, Unfinished, read_inflight
 from runner.journal.reader import (
     ARTIFACTS,
     CONFIG,
@@ -11,17 +12,22 @@ from runner.journal.reader import (
     read_failures,
     read_trajectories,
 )
-from runner.journal.writer import Journal
+from runner.journal.writer import Journal, empty_artifacts
 
 __all__ = [
     "ARTIFACTS",
     "CONFIG",
     "EVENTS",
     "FAILURES",
+    "INFLIGHT",
     "TRAJECTORIES",
     "Journal",
+    "TurnLog",
+    "Unfinished",
+    "empty_artifacts",
     "read_config",
     "read_events",
     "read_failures",
+    "read_inflight",
     "read_trajectories",
 ]

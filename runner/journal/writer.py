@@ -1,19 +1,22 @@
 """The run directory: finished attempts as JSON lines, durable and torn-line-safe.
 
 A line of `trajectories.jsonl` means that every file it names is on disk: artifacts are written and
-synced first. Each line is one write, flushed at once and synced every `sync_interval_s`: a killed
-process loses nothing that was finished, a lost machine at most that interval. A torn last line is cut
-off when the run directory is opened again, and only its attempt runs again.
+synced first. Lines are written at once and synced every `sync_interval_s`: a killed process loses
+nothing that was finished, a lost machine at most that interval. A torn last line is cut off when the
+run directory is opened again, and only its attempt runs again.
+
+When the disk is full, finished attempts are held in memory, up to a bound, and written as soon as
+there is space; the run is told to end (`trouble`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import shutil
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,12 +24,15 @@ from typing import Any, Self
 import orjson
 
 from runner.encoding import encode_line
-from runner.errors import JournalError, write_error
+from runner.errors import DiskFull, JournalError, write_error
+from runner.journal.appender import Appender
+from runner.journal.inflight import INFLIGHT, SUFFIX, TurnLog
 from runner.journal.lines import AppendOnlyFile, repair_torn_line
+from runner.journal.lock import take_lock
 from runner.journal.reader import ARTIFACTS, CONFIG, EVENTS, FAILURES, TRAJECTORIES, read_trajectories
-from runner.records import Trajectory
 
-LOCK = ".lock"
+MAX_HELD_BYTES = 256 * 1024 * 1024
+"""Of finished attempts that wait for space on the disk."""
 
 
 class Journal:
@@ -34,11 +40,18 @@ class Journal:
 
     def __init__(self, run_dir: Path, sync_interval_s: float = 1.0) -> None:
         self.run_dir = run_dir
-        self._sync_interval_s = sync_interval_s
-        self._stop_syncing = threading.Event()
-        self._sync_error: JournalError | None = None
         self.done: set[str] = set()
         """Attempts that have a line, by name."""
+
+        self.unfinished: set[str] = set()
+        """Attempts that an earlier process began and did not finish, whose turns are recorded."""
+
+        self.trouble: JournalError | None = None
+        """Why nothing more can be written; the run must come to an end."""
+
+        self._sync_interval_s = sync_interval_s
+        self._stop_syncing = threading.Event()
+        self._held: list[bytes] = []
 
     def __enter__(self) -> Self:
         """Lock, repair and read the run directory, and begin to sync it.
@@ -47,15 +60,11 @@ class Journal:
             JournalError: another runner holds it, it is not writable, or a line that is not the last
                 cannot be read; names file and line.
         """
+        self._lock_fd = take_lock(self.run_dir)
         try:
-            self.run_dir.mkdir(parents=True, exist_ok=True)
-            self._lock_fd = os.open(self.run_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise write_error(self.run_dir, error) from error
-        try:
-            self._take_lock()
             n_torn_bytes = sum(repair_torn_line(self.run_dir / n) for n in (TRAJECTORIES, FAILURES, EVENTS))
             self.done = {row["attempt"] for row in read_trajectories(self.run_dir)}
+            self.unfinished = self._open_inflight()
             self._trajectories = AppendOnlyFile(self.run_dir / TRAJECTORIES)
             self._failures = AppendOnlyFile(self.run_dir / FAILURES)
             self._events = AppendOnlyFile(self.run_dir / EVENTS)
@@ -64,6 +73,7 @@ class Journal:
             raise
         if n_torn_bytes:
             self.event("torn_line_repaired", n_bytes=n_torn_bytes)
+        self._appender = Appender()
         self._syncer = threading.Thread(target=self._sync_often, name="journal-sync", daemon=True)
         self._syncer.start()
         return self
@@ -71,34 +81,53 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Sync and close everything. Raises JournalError when a line may not have reached the disk."""
+        """Write what is held, sync and close everything. Raises JournalError when something was not written."""
+        self._appender.close()
         self._stop_syncing.set()
         self._syncer.join()
         try:
+            self._write_held()
             for file in (self._trajectories, self._failures, self._events):
                 file.close()
         finally:
             os.close(self._lock_fd)
-        if self._sync_error is not None and error is None:
-            raise self._sync_error
+        if self.trouble is not None and error is None:
+            raise self.trouble
 
-    async def append(self, trajectory: Trajectory) -> None:
+    async def append(self, attempt: str, line: bytes) -> None:
         """Append a finished attempt; its artifacts must be on disk already.
 
-        The write is not cut short by cancellation. Raises JournalError, also when an earlier line
-        could not be synced.
-        """
-        assert trajectory.attempt not in self.done, f"{trajectory.attempt} has a line already"
-        await self._append(self._trajectories, trajectory)
-        self.done.add(trajectory.attempt)
+        The write is not cut short by cancellation. On a full disk the line is held and `trouble` set.
 
-    async def append_failure(self, trajectory: Trajectory) -> None:
-        """Append an attempt that failed by our fault or was cancelled; a resume runs it again."""
-        await self._append(self._failures, trajectory)
+        Raises:
+            JournalError: the line is not written and not held, or an earlier one could not be synced.
+        """
+        assert attempt not in self.done, f"{attempt} has a line already"
+        if self.trouble is not None and not isinstance(self.trouble, DiskFull):
+            raise self.trouble
+        try:
+            await _finish(self._appender.append(self._trajectories, line))
+        except DiskFull as error:
+            self._hold(line, error)
+        self.done.add(attempt)
+
+    async def append_failure(self, line: bytes) -> None:
+        """Append an attempt that failed by our fault or was cancelled; a resume runs it again.
+
+        Raises JournalError, on a full disk too: nothing is lost, the attempt counts as not begun.
+        """
+        await _finish(self._appender.append(self._failures, line))
 
     def event(self, name: str, **details: Any) -> None:
-        """Append what happened to the run itself."""
-        self._events.append(encode_line({"at": time.time(), "event": name, **details}))
+        """Append what happened to the run itself. A full disk sets `trouble`."""
+        try:
+            self._events.append(encode_line({"at": time.time(), "event": name, **details}))
+        except DiskFull as error:
+            self.trouble = self.trouble or error
+
+    def turn_log(self, attempt: str, header: dict[str, Any]) -> TurnLog:
+        """Return the write-ahead of an attempt's turns."""
+        return TurnLog(self.run_dir, attempt, header)
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write `config.json`, whole or not at all."""
@@ -114,32 +143,40 @@ class Journal:
             raise write_error(path, error) from error
 
     def artifacts_dir(self, sample_id: str, epoch: int) -> tuple[Path, str]:
-        """Return the empty folder of an attempt's artifacts, and its name below the run directory.
-
-        What an earlier try or a killed run left there is removed. Blocks.
-        """
+        """Return the folder of an attempt's artifacts, and its name below the run directory."""
         name = f"{ARTIFACTS}/{sample_id}/{epoch}"
-        path = self.run_dir / name
-        shutil.rmtree(path, ignore_errors=True)
-        return path, name
+        return self.run_dir / name, name
 
-    async def _append(self, file: AppendOnlyFile, trajectory: Trajectory) -> None:
-        if self._sync_error is not None:
-            raise self._sync_error
-        writing = asyncio.ensure_future(asyncio.to_thread(_encode_and_append, file, trajectory))
+    def _open_inflight(self) -> set[str]:
+        folder = self.run_dir / INFLIGHT
         try:
-            await asyncio.shield(writing)
-        except asyncio.CancelledError:
-            await writing
-            raise
+            folder.mkdir(exist_ok=True)
+            names = {path.name.removesuffix(SUFFIX): path for path in folder.glob(f"*{SUFFIX}")}
+            for name in names.keys() & self.done:
+                names.pop(name).unlink()
+        except OSError as error:
+            raise write_error(folder, error) from error
+        return set(names)
 
-    def _take_lock(self) -> None:
-        try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise JournalError(
-                f"{self.run_dir} is in use by another runner; wait for it, or choose another --run-dir"
-            ) from error
+    def _hold(self, line: bytes, error: DiskFull) -> None:
+        self.trouble = error
+        if sum(map(len, self._held)) + len(line) > MAX_HELD_BYTES:
+            raise error
+        self._held.append(line)
+
+    def _write_held(self) -> None:
+        """Write the held lines, as many as there is space for; the others' attempts run again."""
+        n_written = 0
+        with suppress(JournalError):
+            for line in self._held:
+                self._trajectories.append(line)
+                n_written += 1
+        n_lost = len(self._held) - n_written
+        if n_lost:
+            self.trouble = DiskFull(
+                f"{self.trouble}. {n_lost} finished attempts found no space and run again"
+            )
+        self._held.clear()
 
     def _sync_often(self) -> None:
         while not self._stop_syncing.wait(self._sync_interval_s):
@@ -147,9 +184,28 @@ class Journal:
                 for file in (self._trajectories, self._failures, self._events):
                     file.sync()
             except JournalError as error:
-                self._sync_error = error
+                self.trouble = error
                 return
 
 
-def _encode_and_append(file: AppendOnlyFile, trajectory: Trajectory) -> None:
-    file.append(encode_line(trajectory))
+def empty_artifacts(path: Path, *, keep: str | None = None) -> None:
+    """Remove what an earlier try or a killed run left in an attempt's folder, but for one folder. Blocks."""
+    if keep is None:
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    for child in path.iterdir() if path.is_dir() else ():
+        if child.name == keep:
+            continue
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child, ignore_errors=True)
+        else:
+            child.unlink(missing_ok=True)
+
+
+async def _finish(written: asyncio.Future[None]) -> None:
+    """Wait until a line is written, whatever cancels the caller meanwhile."""
+    try:
+        await asyncio.shield(written)
+    except asyncio.CancelledError:
+        await written
+        raise
