@@ -28,17 +28,18 @@ def has_pictures(observation: Observation) -> bool:
 
 
 def observation_record(
-    observation: Observation, artifacts_dir: Path, prefix: str, n_turn: int
+    observation: Observation, artifacts_dir: Path | None, prefix: str, name: str
 ) -> tuple[dict[str, Any], list[ArtifactRecord]]:
     """Write the pictures of an observation to `artifacts_dir`, synced; return its record and theirs.
 
-    `n_turn` counts from 1 and is part of the pictures' names. Blocks where there are pictures.
+    `name` begins the names of the pictures' files. Without a folder no picture is written, and
+    the record gives their sizes alone. Blocks where there are pictures.
     """
     pictures: list[ArtifactRecord] = []
     outputs: list[dict[str, Any]] = []
     for output in observation.outputs:
         if isinstance(output, Result | Display):
-            data = _without_bytes(output.data, artifacts_dir, prefix, n_turn, pictures)
+            data = _without_bytes(output.data, artifacts_dir, prefix, name, pictures)
             outputs.append({"type": output.type, "data": data})
         else:
             outputs.append(asdict(output))
@@ -76,9 +77,9 @@ def write_synced(path: Path, data: bytes) -> None:
 
 def _without_bytes(
     data: Mapping[str, str | bytes],
-    artifacts_dir: Path,
+    artifacts_dir: Path | None,
     prefix: str,
-    n_turn: int,
+    name: str,
     pictures: list[ArtifactRecord],
 ) -> dict[str, Any]:
     record: dict[str, Any] = {}
@@ -86,9 +87,12 @@ def _without_bytes(
         if isinstance(value, str):
             record[mime] = value
             continue
-        name = f"{PICTURES_FOLDER}/turn{n_turn:03d}-{len(pictures) + 1}.{SUFFIXES.get(mime, 'bin')}"
-        write_synced(artifacts_dir / name, value)
-        artifact = ArtifactRecord(f"{prefix}/{name}", len(value), hashlib.sha256(value).hexdigest())
+        if artifacts_dir is None:
+            record[mime] = {"bytes": len(value)}
+            continue
+        path = f"{PICTURES_FOLDER}/{name}-{len(pictures) + 1}.{SUFFIXES.get(mime, 'bin')}"
+        write_synced(artifacts_dir / path, value)
+        artifact = ArtifactRecord(f"{prefix}/{path}", len(value), hashlib.sha256(value).hexdigest())
         pictures.append(artifact)
         record[mime] = {"path": artifact.path, "bytes": artifact.bytes, "sha256": artifact.sha256}
     return record

@@ -15,22 +15,52 @@ from typing import Any
 from rich.console import Console
 
 from bench_data import Benchmark, Sample, load
+from runner.attempt import OnFinished
 from runner.config import RunConfig
+from runner.control import ControlServer
 from runner.errors import ConfigError, JournalError
 from runner.factory import build_model, build_protocol, system_prompt
+from runner.gate import Gate
 from runner.journal import Journal, read_trajectories
+from runner.lease import Sandboxes
+from runner.meter import RunMeter
+from runner.metrics import MetricsServer
 from runner.models import ModelClient, ScriptedClient
 from runner.plan import attempts, select_samples
 from runner.progress import watch
 from runner.protocols import Protocol
+from runner.recorder import RunIdentity
 from runner.records import attempt_id
 from runner.resume import RunRecord, check_same_run, run_record
 from runner.rollout import RolloutSettings
-from runner.scheduler import RunIdentity, Scheduler, SchedulerStatistics, idle_statistics
+from runner.scheduler import Scheduler, SchedulerSettings
+from runner.statistics import RunStatistics
 from sandbox_pool import PoolConfig, SandboxPool, UnknownProfile
 
 OUR_MODELS = ("oracle", "decoy", "nop")
 """Models that reply with what a benchmark itself holds."""
+
+
+class EventSink:
+    """Writes events to a journal; those that come before it is open wait for it."""
+
+    def __init__(self) -> None:
+        self._journal: Journal | None = None
+        self._waiting: list[tuple[str, dict[str, Any]]] = []
+
+    def __call__(self, name: str, details: dict[str, Any]) -> None:
+        """Write an event."""
+        if self._journal is None:
+            self._waiting.append((name, details))
+        else:
+            self._journal.event(name, **details)
+
+    def open(self, journal: Journal) -> None:
+        """Write what waits, and everything from now on, to this journal."""
+        self._journal = journal
+        for name, details in self._waiting:
+            journal.event(name, **details)
+        self._waiting.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +73,7 @@ class Batch:
     protocol: Protocol
     model: ModelClient
     run_dir: Path
+    events: EventSink
 
     @property
     def n_attempts(self) -> int:
@@ -63,9 +94,7 @@ class Batch:
         """Return what decides the results of this run, and what is written down beside it."""
         return run_record(self.config, self.benchmark, self.model, self.protocol, sandbox)
 
-    def summary(
-        self, n_done_before: int, statistics: SchedulerStatistics, signal_number: int | None
-    ) -> RunSummary:
+    def summary(self, n_done_before: int, statistics: RunStatistics, signal_number: int | None) -> RunSummary:
         """Return what one process did of this run."""
         has_checks = any(sample.check is not None for sample in self.samples)
         return RunSummary(self.run_dir, n_done_before, statistics, signal_number, has_checks)
@@ -77,7 +106,7 @@ class RunSummary:
 
     run_dir: Path
     n_done_before: int
-    statistics: SchedulerStatistics
+    statistics: RunStatistics
     signal_number: int | None
     """The signal that ended it early, or None."""
 
@@ -96,14 +125,35 @@ def prepare(config: RunConfig) -> Batch:
     samples = select_samples(benchmark.samples, config)
     check_profiles(samples, config.sandbox)
     protocol = build_protocol(config, benchmark)
-    model = build_model(config, protocol)
+    events = EventSink()
+    model = build_model(config, protocol, events)
     if isinstance(model, ScriptedClient):
         model.require_scripts(samples)
     run_dir = config.run_dir or default_run_dir(config)
-    return Batch(config, benchmark, samples, protocol, model, run_dir)
+    return Batch(config, benchmark, samples, protocol, model, run_dir, events)
 
 
-async def run_batch(batch: Batch, console: Console) -> RunSummary:
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """Who sees a run while it goes on."""
+
+    console: Console
+    on_finished: OnFinished | None = None
+    """Told each trajectory that has its line; the run waits for it."""
+
+    handles_signals: bool = True
+    """Whether SIGINT and SIGTERM drain the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What several runs of one process use together."""
+
+    trajectories: Gate
+    sandboxes: Gate
+
+
+async def run_batch(batch: Batch, watching: Watching, shared: Shared | None = None) -> RunSummary:
     """Run what is not done yet. SIGINT and SIGTERM drain; progress goes to the console.
 
     Raises:
@@ -118,65 +168,95 @@ async def run_batch(batch: Batch, console: Console) -> RunSummary:
             SandboxPool(batch.config.sandbox, trusted_code=batch.trusted_code)
         )
         record = batch.record(pool.capabilities())
-        console.print(sandbox_line(record.sandbox), markup=False, soft_wrap=True)
+        if batch.config.progress != "quiet":
+            watching.console.print(sandbox_line(record.sandbox), markup=False, soft_wrap=True)
         check_same_run(batch.run_dir, record)
         journal = stack.enter_context(Journal(batch.run_dir))
-        return await _run_open(batch, record, journal, pool, console)
+        batch.events.open(journal)
+        return await _run_open(batch, record, journal, pool, watching, shared)
 
 
 async def _run_open(
-    batch: Batch, record: RunRecord, journal: Journal, pool: SandboxPool, console: Console
+    batch: Batch,
+    record: RunRecord,
+    journal: Journal,
+    pool: SandboxPool,
+    watching: Watching,
+    shared: Shared | None,
 ) -> RunSummary:
-    n_left = sum(1 for _ in attempts(batch.samples, batch.config.epochs, journal.done))
+    config = batch.config
+    n_left = sum(1 for _ in attempts(batch.samples, config.epochs, journal.done))
     n_done = batch.n_attempts - n_left
     if n_left == 0:
-        return batch.summary(n_done, idle_statistics(), None)
+        return batch.summary(n_done, RunStatistics(n_total=0), None)
     data = record.as_json(batch.run_dir) | {
         "n_attempts": batch.n_attempts,
         "trusted_code": batch.trusted_code,
     }
     journal.write_config(data)
     scheduler = Scheduler(
-        _rollout_settings(batch, pool),
+        _rollout_settings(batch, pool, shared),
         identity_of(batch, record, data["run_id"]),
         journal,
-        concurrency=batch.config.concurrency,
+        SchedulerSettings(
+            concurrency=config.concurrency,
+            grace_s=config.grace_s,
+            admission=config.admission,
+            run_limits=config.run_limits,
+            breaker=config.breaker,
+            max_sandboxes=pool.statistics().max_sandboxes,
+        ),
         n_total=n_left,
-        grace_s=batch.config.grace_s,
+        n_done_before=n_done,
+        n_idle_sandboxes=lambda: pool.statistics().n_idle,
+        on_finished=watching.on_finished,
+        trajectories=shared.trajectories if shared else None,
     )
     journal.event(
         "run_started",
         n_attempts=batch.n_attempts,
         n_done_before=n_done,
+        n_unfinished_before=len(journal.unfinished),
         versions=data["versions"],
         git_commit=data["git_commit"],
     )
-    began_at = time.perf_counter()
-    with draining_on_signals(scheduler, console, batch.config.grace_s) as received:
+    with _draining_on_signals(scheduler, watching, config.grace_s) as received:
         try:
-            await _run_watched(scheduler, batch, journal, console)
+            await _run_watched(scheduler, batch, journal, watching, data["run_id"])
         finally:
             statistics = scheduler.statistics()
             with suppress(JournalError):  # the run ends with the error that came first
-                journal.event(
-                    "run_finished",
-                    wall_s=time.perf_counter() - began_at,
-                    n_finished=statistics.n_finished,
-                    n_failed=statistics.n_failed,
-                    signal=signal.Signals(received[0]).name if received else None,
-                )
+                journal.event("run_finished", **_finished_details(statistics, received))
     return batch.summary(n_done, statistics, received[0] if received else None)
 
 
-def _rollout_settings(batch: Batch, pool: SandboxPool) -> RolloutSettings:
+def _finished_details(statistics: RunStatistics, received: Sequence[int]) -> dict[str, Any]:
+    return {
+        "wall_s": statistics.elapsed_s,
+        "n_finished": statistics.n_finished,
+        "n_failed": statistics.n_failed,
+        "n_cancelled": statistics.n_cancelled,
+        "n_resumed": statistics.n_resumed,
+        "n_restarted": statistics.n_restarted,
+        "draining": statistics.draining,
+        "signal": signal.Signals(received[0]).name if received else None,
+    }
+
+
+def _rollout_settings(batch: Batch, pool: SandboxPool, shared: Shared | None) -> RolloutSettings:
+    config = batch.config
+    gate = shared.sandboxes if shared else Gate(config.sandbox.max_sandboxes)
     return RolloutSettings(
         model=batch.model,
         protocol=batch.protocol,
-        pool=pool,
-        limits=batch.config.limits,
-        system_prompt=system_prompt(batch.config, batch.protocol),
-        merge_user_messages=batch.config.protocol.merge_user_messages,
-        artifact_globs=batch.config.artifacts,
+        sandboxes=Sandboxes(pool, gate, config.artifacts),
+        limits=config.limits,
+        system_prompt=system_prompt(config, batch.protocol),
+        merge_user_messages=config.protocol.merge_user_messages,
+        meter=RunMeter(),
+        resume=config.resume,
+        prices=config.model.prices,
+        send_reasoning=config.model.send_reasoning,
     )
 
 
@@ -197,30 +277,47 @@ def identity_of(batch: Batch, record: RunRecord, run_id: str) -> RunIdentity:
     )
 
 
-async def _run_watched(scheduler: Scheduler, batch: Batch, journal: Journal, console: Console) -> None:
-    watcher = asyncio.create_task(watch(scheduler.statistics, console))
-    try:
-        await scheduler.run(attempts(batch.samples, batch.config.epochs, frozenset(journal.done)))
-    finally:
-        watcher.cancel()
-        await asyncio.wait([watcher])
+async def _run_watched(
+    scheduler: Scheduler, batch: Batch, journal: Journal, watching: Watching, run_id: str
+) -> None:
+    config = batch.config
+    async with AsyncExitStack() as stack:
+        if config.metrics_port is not None:
+            labels = {"run_id": run_id, "model": batch.model.name, "benchmark": config.benchmark}
+            server = MetricsServer(scheduler.statistics, config.metrics_port, labels)
+            port = await server.start()
+            stack.push_async_callback(server.close)
+            if config.progress != "quiet":
+                watching.console.print(f"metrics: http://127.0.0.1:{port}/metrics", soft_wrap=True)
+        await stack.enter_async_context(ControlServer(batch.run_dir, scheduler))
+        watcher = asyncio.create_task(watch(scheduler.statistics, watching.console, config.progress))
+        stack.push_async_callback(_end, watcher)
+        await scheduler.run(attempts(batch.samples, config.epochs, frozenset(journal.done)))
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
 
 
 @contextmanager
-def draining_on_signals(scheduler: Scheduler, console: Console, grace_s: float) -> Iterator[list[int]]:
+def _draining_on_signals(scheduler: Scheduler, watching: Watching, grace_s: float) -> Iterator[list[int]]:
     """Drain on SIGINT and SIGTERM while the block runs; yields the list of the signals received."""
     received: list[int] = []
+    if not watching.handles_signals:
+        yield received
+        return
 
     def on_signal(number: int) -> None:
         if not received:
             n = scheduler.statistics().n_in_flight
-            console.print(
+            watching.console.print(
                 f"{signal.Signals(number).name}: letting {n} trajectories end "
                 f"({grace_s:g} s at most, grace_s); once more stops at once",
                 soft_wrap=True,
             )
         received.append(number)
-        scheduler.drain()
+        scheduler.drain(signal.Signals(number).name)
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
@@ -46,3 +47,8 @@ def attempts(samples: Sequence[Sample], epochs: int, done: Container[str]) -> It
         for sample in samples:
             if attempt_id(sample.id, epoch) not in done:
                 yield Attempt(sample, epoch)
+
+
+def attempt_seed(run_seed: int, attempt: str) -> int:
+    """Return the seed of an attempt, 0 to 2**32 - 1: the same for the same run seed and attempt."""
+    return int.from_bytes(hashlib.sha256(f"{run_seed}:{attempt}".encode()).digest()[:4], "big")

@@ -1,49 +1,46 @@
-"""One trajectory: ask the model, execute its action, tell it the observation, until something ends it.
+"""One trajectory: ask the model, execute its actions, tell it the observations, until something ends it.
 
-The rollout leases a sandbox at the first action and not before. It is the one place where an error of
-the model client or of the sandbox becomes a stop reason; any other exception is a bug of ours and
-ends the run.
+The rollout is the one place where an error of the model client or of the sandbox becomes a stop reason;
+any other exception is a bug of ours and ends the run. Each finished turn is written ahead
+(journal/inflight.py), so that another try, or another process, goes on behind it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import shutil
+import hashlib
 import time
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-from bench_data import Sample, SampleFile
+from bench_data import Sample
 from runner.artifacts import has_pictures, observation_record, writing
-from runner.config import Limits
-from runner.conversation import opening_messages
-from runner.errors import ContextOverflow, ModelError, ModelUnavailable, ReplayEnded
+from runner.config import Limits, Prices, ResumeConfig
+from runner.conversation import Conversation, opening_messages
+from runner.encoding import array, encode
+from runner.errors import ContextOverflow, JournalError, ModelError, ModelUnavailable, ReplayEnded
+from runner.journal import TurnLog
+from runner.lease import ArtifactsFolder, Lease, Sandboxes
 from runner.limits import Budget
-from runner.models import ModelClient, ModelRequest
-from runner.protocols import Action, Answer, Protocol
-from runner.records import OWNER_OF, ArtifactRecord, Owner, StopReason, Timings, Turn, TurnTimings, Usage
-from sandbox_pool import (
-    CollectedFile,
-    Observation,
-    Pool,
-    Sandbox,
-    SandboxError,
-    SandboxPathError,
-    SandboxSetupError,
-    SandboxSpec,
-    Status,
-    UnsupportedHost,
+from runner.meter import AttemptPhase, RunMeter
+from runner.models import Completion, ModelClient, ModelRequest
+from runner.protocols import Action, Malformed, Protocol, Reply
+from runner.records import (
+    OWNER_OF,
+    ArtifactRecord,
+    FurtherAction,
+    Owner,
+    StopReason,
+    Timings,
+    Turn,
+    TurnTimings,
+    Usage,
 )
-
-logger = logging.getLogger(__name__)
-
-OUTPUT_FOLDER = "output"
-CARRIED_FOLDER = ".carried"
-"""In the folder of an attempt's artifacts, while files move from a dead sandbox to a fresh one."""
+from runner.recovery import CannotResume, RecordedTurn, execute_again
+from runner.statistics import Phase
+from sandbox_pool import Observation, SandboxError, SandboxSetupError, UnsupportedHost
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +49,35 @@ class RolloutSettings:
 
     model: ModelClient
     protocol: Protocol
-    pool: Pool
+    sandboxes: Sandboxes
     limits: Limits
     system_prompt: str
     merge_user_messages: bool
-    artifact_globs: tuple[str, ...]
+    meter: RunMeter
+    resume: ResumeConfig = field(default_factory=ResumeConfig)
+    prices: Prices | None = None
+    send_reasoning: bool = False
 
 
 @dataclass(slots=True)
 class Outcome:
     """What one try of an attempt came to."""
 
-    messages: list[dict[str, Any]]
+    conversation: Conversation
     turns: list[Turn] = field(default_factory=list)
+    encoded_turns: list[bytes] = field(default_factory=list)
+    """Each of the turns that are over, as JSON."""
+
     stop_reason: StopReason = StopReason.CANCELLED
     owner: Owner = Owner.RUNNER
     error: str | None = None
     would_repeat: bool = False
     """Whether another try would end the same way."""
 
+    broke_resuming: bool = False
+    """Whether it failed while recorded actions were executed again."""
+
+    n_resumed_turns: int = 0
     artifacts: list[ArtifactRecord] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     timings: Timings = field(default_factory=Timings)
@@ -81,9 +88,15 @@ class Outcome:
         self.owner = owner or OWNER_OF.get(reason, Owner.MODEL)
         self.error = error
 
+    def encoded(self) -> dict[str, bytes]:
+        """Return the messages and the turns as JSON arrays. What was encoded before is not encoded again."""
+        unencoded = self.turns[len(self.encoded_turns) :]
+        turns = array([*self.encoded_turns, *(encode(turn) for turn in unencoded)])
+        return {"messages": self.conversation.encoded(), "turns": turns}
+
 
 class Rollout:
-    """One try of one attempt. `artifacts_dir` is emptied by the caller and filled here.
+    """One try of one attempt. The folder of its artifacts is emptied by the caller and filled here.
 
     Its kernels start from `seed`, each of them and those of every other try.
     """
@@ -93,36 +106,45 @@ class Rollout:
         settings: RolloutSettings,
         sample: Sample,
         epoch: int,
-        artifacts_dir: Path,
-        artifacts_prefix: str,
+        folder: ArtifactsFolder,
         *,
         seed: int,
+        phase: AttemptPhase,
+        turn_log: TurnLog | None = None,
+        recorded: Sequence[RecordedTurn] = (),
     ) -> None:
         self._settings = settings
         self._sample = sample
         self._epoch = epoch
-        self._artifacts_dir = artifacts_dir
-        self._artifacts_prefix = artifacts_prefix
-        self._spec = SandboxSpec(
-            profile=sample.profile, seed=seed, setup=sample.setup, workspace=sample.workspace
-        )
-        self._budget = Budget(settings.limits)
-        self._sandbox: Sandbox | None = None
-        self._stack = AsyncExitStack()
-        self.outcome = Outcome(
-            messages=opening_messages(sample, settings.system_prompt, merge=settings.merge_user_messages)
-        )
+        self._folder = folder
+        self._seed = seed
+        self._phase = phase
+        self._turn_log = turn_log
+        self._recorded = list(recorded)
+        used_s = self._recorded[-1].working_s if self._recorded else 0.0
+        self._budget = Budget(settings.limits, used_s=used_s)
+        self._lease = Lease(settings.sandboxes, sample, folder, seed=seed, on_wait=self._on_sandbox_wait)
+        self._waiting_since = 0.0
+        self.divergence: str | None = None
+        """The first difference that executing again gave and the config let pass."""
+
+        opening = opening_messages(sample, settings.system_prompt, merge=settings.merge_user_messages)
+        self.outcome = Outcome(Conversation(opening))
 
     async def run(self) -> Outcome:
         """Run to the end and return what came of it, with artifacts on disk and synced.
 
         Cancelling it closes the sandbox and raises CancelledError; `outcome` then holds the turns
         that were finished.
+
+        Raises:
+            CannotResume: the recorded turns diverge; a rollout without them can begin.
         """
-        async with self._stack:
+        async with self._lease:
             try:
-                await self._run_turns()
-                await self._collect_artifacts()
+                await self._resume()
+                await self._run_within_wall_time()
+                self.outcome.artifacts.extend(await self._lease.collect())
             except UnsupportedHost:
                 raise  # no attempt of this run can do better
             except SandboxSetupError as error:
@@ -133,6 +155,40 @@ class Rollout:
                 self.outcome.stop(StopReason.SANDBOX_ERROR, f"{type(error).__name__}: {error}")
         return self.outcome
 
+    async def _resume(self) -> None:
+        """Go on behind the recorded turns."""
+        if not self._recorded:
+            return
+        outcome = self.outcome
+        outcome.broke_resuming = True
+        self._phase.enter(Phase.EXECUTING)
+        with self._budget.waiting():
+            cell_s = self._settings.limits.cell_s
+            self.divergence = await execute_again(self._lease, self._recorded, cell_s, self._settings.resume)
+        outcome.broke_resuming = False
+        for recorded in self._recorded:
+            outcome.turns.append(recorded.turn)
+            outcome.encoded_turns.append(encode(recorded.turn))
+            outcome.artifacts.extend(recorded.artifacts)
+            outcome.usage.add(recorded.turn.usage)
+            outcome.timings.model_s += recorded.turn.timings.model_s
+            outcome.timings.execute_s += recorded.turn.timings.execute_s
+            for message in recorded.messages:
+                outcome.conversation.append(message)
+        outcome.n_resumed_turns = len(self._recorded)
+        for recorded in self._recorded:
+            for code, _ in recorded.actions:
+                self._budget.is_repeated(code)
+
+    async def _run_within_wall_time(self) -> None:
+        """Run the turns; only a wait of ours can last beyond the wall time that cells and calls respect."""
+        wall_s = self._budget.remaining_wall_s
+        try:
+            async with asyncio.timeout(wall_s if wall_s < float("inf") else None):
+                await self._run_turns()
+        except TimeoutError:
+            self.outcome.stop(StopReason.TIME_LIMIT)
+
     async def _run_turns(self) -> None:
         while True:
             reason = self._budget.exceeded(len(self.outcome.turns), self.outcome.usage)
@@ -141,156 +197,149 @@ class Rollout:
                 return
             try:
                 async with asyncio.timeout(self._budget.remaining_s) as deadline:
-                    turn = await self._ask(deadline)
+                    turn, completion = await self._ask(deadline)
             except TimeoutError:
                 self.outcome.stop(StopReason.TIME_LIMIT)
                 return
             except ModelError as error:
                 self._stop_for_model_error(error)
                 return
-            if not await self._act(turn):
+            if not await self._act(turn, completion):
                 return
 
-    async def _ask(self, deadline: asyncio.Timeout) -> Turn:
+    async def _ask(self, deadline: asyncio.Timeout) -> tuple[Turn, Completion]:
         outcome = self.outcome
-
-        def excuse(seconds: float) -> None:
-            self._budget.excuse(seconds)
-            if not deadline.expired():
-                deadline.reschedule((deadline.when() or 0.0) + seconds)
-
+        n_turn = len(outcome.turns)
+        timer = CallTimer(self._budget, self._phase, deadline)
         request = ModelRequest(
             sample=self._sample,
             epoch=self._epoch,
-            n_turns_done=len(outcome.turns),
-            messages=outcome.messages,
+            n_turns_done=n_turn,
+            conversation=outcome.conversation,
             stop=self._settings.protocol.stop,
-            excuse=excuse,
+            tools=self._settings.protocol.tools,
+            seed=turn_seed(self._seed, n_turn),
+            clock=timer,
         )
+        self._phase.enter(Phase.MODEL)
         began_at = time.perf_counter()
         try:
             completion = await self._settings.model.complete(request)
         finally:
-            model_s = time.perf_counter() - began_at
+            model_s = time.perf_counter() - began_at - timer.waited_s
             outcome.timings.model_s += model_s
+            outcome.timings.call_wait_s += timer.waited_s
+        if self._settings.prices is not None:
+            usage = completion.usage
+            usage.cost = self._settings.prices.cost(usage.prompt_tokens, usage.completion_tokens)
         outcome.usage.add(completion.usage)
-        return Turn(
+        self._settings.meter.on_turn(completion.usage)
+        turn = Turn(
             completion=completion.text,
             reasoning=completion.reasoning,
             tool_calls=completion.tool_calls,
             finish_reason=completion.finish_reason,
+            logprobs=completion.logprobs,
             usage=completion.usage,
             timings=TurnTimings(model_s=model_s),
         )
+        return turn, completion
 
-    async def _act(self, turn: Turn) -> bool:
+    async def _act(self, turn: Turn, completion: Completion) -> bool:
         """Carry out what a reply asks for. Return whether another turn follows."""
-        reply = self._settings.protocol.parse(turn.completion, turn.finish_reason)
-        self.outcome.messages.append({"role": "assistant", "content": reply.message})
-        self.outcome.turns.append(turn)
-        match reply:
-            case Answer():
-                cut = turn.finish_reason == "length"
-                self.outcome.stop(StopReason.LENGTH if cut else StopReason.ANSWER)
-                return False
-            case Action(code=code):
-                turn.action = code
-                observation = await self._execute(code)
-                await self._record_observation(turn, observation)
-                return True
-
-    async def _execute(self, code: str) -> Observation:
-        sandbox = self._sandbox = self._sandbox or await self._first_sandbox()
-        observation = await sandbox.execute(code, timeout_s=self._budget.cell_s)
-        if observation.status is Status.SANDBOX_FAULT:
-            raise SandboxError("the sandbox broke by our fault (status sandbox_fault)")
-        if not observation.kernel_alive:
-            await self._replace_kernel(sandbox)
-        return observation
-
-    async def _record_observation(self, turn: Turn, observation: Observation) -> None:
-        turn.timings.execute_s = observation.duration_s
-        self.outcome.timings.execute_s += observation.duration_s
-        record = partial(
-            observation_record,
-            observation,
-            self._artifacts_dir,
-            self._artifacts_prefix,
-            len(self.outcome.turns),
+        outcome = self.outcome
+        reply = self._settings.protocol.parse(
+            completion.text, completion.finish_reason, completion.tool_calls
         )
-        with writing(self._artifacts_dir):
+        n_messages, n_artifacts = len(outcome.conversation), len(outcome.artifacts)
+        outcome.conversation.append(self._message_of(reply, completion))
+        outcome.turns.append(turn)
+        if not reply.actions:
+            cut = completion.finish_reason == "length"
+            outcome.stop(StopReason.LENGTH if cut else StopReason.ANSWER)
+            return False
+        for number, action in enumerate(reply.actions):
+            if isinstance(action, Malformed):
+                outcome.conversation.append(self._settings.protocol.problem_message(action))
+            elif not await self._carry_out(turn, action, number):
+                return False
+        self._write_ahead(turn, n_messages, n_artifacts)
+        return True
+
+    def _message_of(self, reply: Reply, completion: Completion) -> dict[str, Any]:
+        if self._settings.send_reasoning and completion.reasoning:
+            return {**reply.message, "reasoning_content": completion.reasoning}
+        return reply.message
+
+    async def _carry_out(self, turn: Turn, action: Action, number: int) -> bool:
+        """Execute one action and tell the model. Return False when it came once too often."""
+        if self._budget.is_repeated(action.code):
+            self._note_action(turn, action, None)
+            self.outcome.stop(StopReason.REPEATED_ACTION)
+            return False
+        # Noted first: what kills the sandbox is worth knowing.
+        self._note_action(turn, action, None)
+        self._phase.enter(Phase.EXECUTING)
+        observation = await self._lease.execute(action.code, lambda: self._budget.cell_s)
+        turn.timings.execute_s += observation.duration_s
+        self.outcome.timings.execute_s += observation.duration_s
+        record = await self._record(observation, number)
+        if turn.further:
+            turn.further[-1].observation = record
+        else:
+            turn.observation = record
+        message = self._settings.protocol.observation_message(action, observation)
+        self.outcome.conversation.append(message)
+        return True
+
+    def _note_action(self, turn: Turn, action: Action, observation: dict[str, Any] | None) -> None:
+        if turn.action is None:
+            turn.action, turn.observation = action.code, observation
+        else:
+            turn.further.append(FurtherAction(action.code, observation))
+
+    async def _record(self, observation: Observation, number: int) -> dict[str, Any]:
+        """Return the record of an observation, with its pictures on disk."""
+        path, prefix = self._folder.path, self._folder.prefix
+        name = f"turn{len(self.outcome.turns):03d}" + (f"-{number + 1}" if number else "")
+        with writing(path):
             # Most turns have no picture, and so no need of a thread.
-            in_thread = has_pictures(observation)
-            turn.observation, pictures = await asyncio.to_thread(record) if in_thread else record()
-        self.outcome.artifacts.extend(pictures)
-        content = self._settings.protocol.render_observation(observation)
-        self.outcome.messages.append({"role": "user", "content": content})
+            if has_pictures(observation):
+                arguments = (observation, path, prefix, name)
+                record, pictures = await asyncio.to_thread(observation_record, *arguments)
+                self.outcome.artifacts.extend(pictures)
+                return record
+            return observation_record(observation, path, prefix, name)[0]
 
-    async def _lease(self) -> Sandbox:
-        began_at = time.perf_counter()
-        with self._budget.waiting():
-            sandbox = await self._stack.enter_async_context(self._settings.pool.acquire(self._spec))
-        self.outcome.timings.sandbox_wait_s += time.perf_counter() - began_at
-        return sandbox
-
-    async def _first_sandbox(self) -> Sandbox:
-        """Lease a sandbox and put the sample's files in."""
-        sandbox = await self._lease()
-        try:
-            await sandbox.make_folder(OUTPUT_FOLDER)
-        except OSError as error:
-            raise SandboxError(f"no folder {OUTPUT_FOLDER} can be made: {error}") from error
-        for file in self._sample.files:
-            await self._put_input(sandbox, file)
-        return sandbox
-
-    async def _put_input(self, sandbox: Sandbox, file: SampleFile) -> None:
-        content = file.content
-        try:
-            data = content if isinstance(content, Path) else await asyncio.to_thread(content)
-            await sandbox.put(file.path, data)
-        except OSError as error:
-            raise SandboxError(f"input {file.path} of {self._sample.id} cannot be copied: {error}") from error
-
-    async def _replace_kernel(self, dead: Sandbox) -> None:
-        """Go on after a kernel died: a fresh sandbox, with the files that the dead one left."""
-        self._sandbox = None
-        folder = self._artifacts_dir / CARRIED_FOLDER
-        try:
-            with writing(folder):
-                files = await dead.collect(["**"], into=folder)
-            await dead.close()
-            sandbox = await self._lease()
-            kept = [file.path for file in files if file.problem is None]
-            try:
-                await self._carry(sandbox, kept, folder)
-            except OSError as error:
-                raise SandboxError(f"files cannot be carried to a fresh sandbox: {error}") from error
-            self._sandbox = sandbox
-        finally:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-
-    async def _carry(self, sandbox: Sandbox, kept: list[str], folder: Path) -> None:
-        """Fill a sandbox as the one before was, whatever the code had put where something else was.
-
-        A file may be where an input's folder was, or where the setup cell or the workspace is again.
-        """
-        for path in kept:
-            with suppress(SandboxPathError):
-                await sandbox.put(path, folder / path)
-        with suppress(SandboxPathError):
-            await sandbox.make_folder(OUTPUT_FOLDER)
-        for file in self._sample.files:
-            if file.path not in kept:
-                with suppress(SandboxPathError):
-                    await self._put_input(sandbox, file)
-
-    async def _collect_artifacts(self) -> None:
-        if self._sandbox is None:
+    def _write_ahead(self, turn: Turn, n_messages: int, n_artifacts: int) -> None:
+        """Write the turn, and what it added, to the attempt's log."""
+        outcome = self.outcome
+        encoded = encode(turn)
+        outcome.encoded_turns.append(encoded)
+        if self._turn_log is None:
             return
-        with writing(self._artifacts_dir):
-            files = await self._sandbox.collect(self._settings.artifact_globs, into=self._artifacts_dir)
-        self.outcome.artifacts.extend(_artifact_record(self._artifacts_prefix, file) for file in files)
+        artifacts = encode(outcome.artifacts[n_artifacts:])
+        line = b'{"turn":%b,"messages":%b,"artifacts":%b,"working_s":%.3f}\n' % (
+            encoded,
+            outcome.conversation.encoded(n_messages),
+            artifacts,
+            self._budget.working_s,
+        )
+        try:
+            self._turn_log.append(line)
+        except JournalError:
+            # The journal notices a full disk by itself, and a trajectory without a log still counts.
+            self._turn_log = None
+
+    def _on_sandbox_wait(self, waits: bool) -> None:  # noqa: FBT001 - a callback
+        if waits:
+            self._waiting_since = time.perf_counter()
+            self._phase.enter(Phase.SANDBOX)
+            return
+        waited_s = time.perf_counter() - self._waiting_since
+        self.outcome.timings.sandbox_wait_s += waited_s
+        self._budget.excuse(waited_s)
+        self._phase.enter(Phase.EXECUTING)
 
     def _stop_for_model_error(self, error: ModelError) -> None:
         match error:
@@ -304,7 +353,44 @@ class Rollout:
                 self.outcome.stop(StopReason.MODEL_ERROR, str(error), Owner.ENGINE)
 
 
-def _artifact_record(prefix: str, file: CollectedFile) -> ArtifactRecord:
-    return ArtifactRecord(
-        path=f"{prefix}/{file.path}", bytes=file.n_bytes, sha256=file.sha256, problem=file.problem
-    )
+class CallTimer:
+    """The clock of one model call; see `models.base.CallClock`."""
+
+    __slots__ = ("_budget", "_deadline", "_phase", "waited_s")
+
+    def __init__(self, budget: Budget, phase: AttemptPhase, deadline: asyncio.Timeout) -> None:
+        self._budget = budget
+        self._phase = phase
+        self._deadline = deadline
+        self.waited_s = 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """See CallClock."""
+        began_at = time.perf_counter()
+        self._phase.enter(Phase.QUEUED)
+        self._deadline.reschedule(None)
+        try:
+            yield
+        finally:
+            self.waited_s += time.perf_counter() - began_at
+            self.excuse(time.perf_counter() - began_at)
+            self._phase.enter(Phase.MODEL)
+
+    def excuse(self, seconds: float) -> None:
+        """See CallClock."""
+        self._budget.excuse(seconds)
+        if not self._deadline.expired():
+            now = asyncio.get_running_loop().time()
+            self._deadline.reschedule(now + self._budget.remaining_s)
+
+
+def turn_seed(attempt_seed: int, n_turns_done: int) -> int:
+    """Return the seed of a turn, 0 to 2**32 - 1: the same when the turn is asked for again."""
+    if n_turns_done == 0:
+        return attempt_seed
+    digest = hashlib.sha256(f"{attempt_seed}:{n_turns_done}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+__all__ = ["CannotResume", "Outcome", "Rollout", "RolloutSettings", "turn_seed"]

@@ -1,261 +1,255 @@
-"""Many trajectories at once: workers over one iterator of attempts.
+"""Many trajectories at once: attempts are taken from one iterator as fast as the limits let them begin.
 
-Each worker takes the next attempt, tries it until it ends by the model's doing or `max_tries` is used
-up, and hands the record to the journal. Draining stops the taking; what still runs after the grace
-period is cancelled, recorded as such, and left for a resume.
+Three limits are kept apart: trajectories in flight here, model calls in each endpoint's gate, sandboxes in
+theirs. Draining stops the taking; what still runs after the grace period is cancelled, recorded as such,
+and left for a resume.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import logging
-import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from runner.errors import JournalError
+from runner.admission import Adaptation, SandboxAdmission
+from runner.attempt import AttemptRunner, OnFinished
+from runner.breaker import Breaker
+from runner.config import AdmissionConfig, BreakerConfig, RunLimits
+from runner.errors import DiskFull, JournalError
+from runner.gate import Gate
+from runner.host_pressure import read_host_pressure
 from runner.journal import Journal
+from runner.limits import run_limit_reached
+from runner.loop_lag import LoopLag
 from runner.plan import Attempt
-from runner.records import SCHEMA_VERSION, Owner, StopReason, Trajectory, TryRecord
-from runner.rollout import Outcome, Rollout, RolloutSettings
+from runner.recorder import RunIdentity
+from runner.rollout import RolloutSettings
+from runner.statistics import RunStatistics, SandboxStatistics
+from runner.turnstile import Turnstile
+from sandbox_pool.config import n_cores
 
-logger = logging.getLogger(__name__)
-
-RETRIED = frozenset({StopReason.SANDBOX_ERROR, StopReason.ENGINE_ERROR})
-FIRST_RETRY_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class RunIdentity:
-    """What every line of a run repeats, so that a line can be read alone."""
-
-    run_id: str
-    config_hash: str
-    benchmark: str
-    model: str
-    protocol: str
-    kernel: str
-    tier: str
-    host: str
-    seed: int
-    """Of the run: see `attempt_seed`."""
-
-    kernels: Mapping[str, str] = field(default_factory=dict)
-    """The kernel of each sandbox profile that a sample may name; `kernel` is that of all others."""
-
-    def kernel_of(self, profile: str | None) -> str:
-        """Return the kernel that runs the code of samples with this profile."""
-        return self.kernel if profile is None else self.kernels.get(profile, self.kernel)
+KEEP_INTERVAL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class SchedulerStatistics:
-    """How far a run is. Counts attempts of this process only."""
+class SchedulerSettings:
+    """How a run is driven."""
 
-    n_total: int
-    n_finished: int
-    n_failed: int
-    """By our fault, after all tries; they are not among the finished."""
-
-    n_in_flight: int
-    n_turns: int
-    n_tokens: int
-    stop_reasons: dict[str, int]
-    elapsed_s: float
-    last_failure: str | None
-
-
-def idle_statistics() -> SchedulerStatistics:
-    """Return the statistics of a run with nothing to do."""
-    return SchedulerStatistics(0, 0, 0, 0, 0, 0, stop_reasons={}, elapsed_s=0.0, last_failure=None)
+    concurrency: int
+    grace_s: float = 30.0
+    admission: AdmissionConfig = field(default_factory=AdmissionConfig)
+    run_limits: RunLimits = field(default_factory=RunLimits)
+    breaker: BreakerConfig = field(default_factory=BreakerConfig)
+    max_sandboxes: int | None = None
+    """What the pool has room for; None: as many as trajectories."""
 
 
 class Scheduler:
-    """One run of `n_total` attempts, `concurrency` at a time."""
+    """One process's part of a run: `n_total` attempts."""
 
     def __init__(
         self,
-        settings: RolloutSettings,
+        rollouts: RolloutSettings,
         identity: RunIdentity,
         journal: Journal,
+        settings: SchedulerSettings,
         *,
-        concurrency: int,
         n_total: int,
-        grace_s: float,
+        n_done_before: int = 0,
+        n_idle_sandboxes: Callable[[], int] = lambda: 0,
+        on_finished: OnFinished | None = None,
+        trajectories: Gate | None = None,
     ) -> None:
-        self._settings = settings
-        self._identity = identity
+        """`trajectories` is the limit on those in flight, where several runs share one."""
+        self._rollouts = rollouts
         self._journal = journal
-        self._concurrency = min(concurrency, max(1, n_total))
+        self._settings = settings
         self._n_total = n_total
-        self._grace_s = grace_s
-        self._began_at = time.perf_counter()
+        self._n_done_before = n_done_before
+        self._n_idle_sandboxes = n_idle_sandboxes
+        self._concurrency = settings.concurrency
+        self._meter = rollouts.meter
+        self._trajectories = trajectories or Gate(settings.concurrency)
+        self._shares_gate = trajectories is not None
+        self._sandbox_gate = rollouts.sandboxes.gate
+        self._sandbox_admission = SandboxAdmission(
+            max_leased=settings.max_sandboxes or settings.concurrency,
+            n_cores=n_cores(),
+            adaptive=settings.admission.mode == "adaptive",
+        )
+        self._turnstile = Turnstile(Breaker(settings.breaker), journal.event, self.drain)
+        self._attempts = AttemptRunner(rollouts, identity, journal, self._turnstile, on_finished)
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._feeder: asyncio.Task[None] | None = None
         self._drain_asked = asyncio.Event()
         self._hurry_asked = asyncio.Event()
-        self._n_in_flight = 0
-        self._n_failed = 0
-        self._n_turns = 0
-        self._n_tokens = 0
-        self._stop_reasons: Counter[str] = Counter()
-        self._last_failure: str | None = None
+        self._draining: str | None = None
+        self._loop_lag = LoopLag()
 
     async def run(self, attempts: Iterable[Attempt]) -> None:
         """Run all attempts, or until drained.
 
         Raises:
-            ExceptionGroup: of JournalError when the run directory cannot be written, or of a bug.
+            ExceptionGroup: of a bug, or of UnsupportedHost.
+            JournalError: the run directory cannot be written; what ran was given time to end.
         """
-        self._began_at = time.perf_counter()
-        source = iter(attempts)
-        async with asyncio.TaskGroup() as group:
-            workers = [group.create_task(self._work(source)) for _ in range(self._concurrency)]
-            drainer = group.create_task(self._drain(workers))
-            await asyncio.wait(workers)
-            drainer.cancel()
+        async with self._loop_lag, asyncio.TaskGroup() as group:
+            keepers = [group.create_task(work) for work in (self._keep(), self._adapt(), self._drain())]
+            self._feeder = group.create_task(self._feed(group, iter(attempts)))
+            if self._drain_asked.is_set():
+                self._feeder.cancel()
+            await asyncio.wait([self._feeder])
+            while self._running:
+                await asyncio.wait(list(self._running.values()))
+            for keeper in keepers:
+                keeper.cancel()
+        self._turnstile.close()
 
-    def drain(self) -> None:
+    def drain(self, reason: str = "asked to") -> None:
         """Take no further attempts; give running ones the grace period. A second call ends that too."""
         if self._drain_asked.is_set():
             self._hurry_asked.set()
+            return
+        self._draining = reason
         self._drain_asked.set()
+        with suppress(JournalError):
+            self._journal.event("draining", reason=reason, n_in_flight=len(self._running))
+        if self._feeder is not None:
+            self._feeder.cancel()
 
-    def statistics(self) -> SchedulerStatistics:
+    def pause(self, reason: str) -> None:
+        """Begin nothing until `resume`; what runs goes on."""
+        self._turnstile.pause(reason)
+
+    def resume(self) -> None:
+        """End a pause."""
+        self._turnstile.resume()
+
+    def cancel(self, sample_id: str) -> list[str]:
+        """Cancel the running attempts of a sample, or one by its name; return which. A resume runs them."""
+        names = [name for name in self._running if sample_id in (name, name.rpartition("@")[0])]
+        for name in names:
+            self._running[name].cancel()
+            self._journal.event("attempt_cancelled", attempt=name)
+        return names
+
+    def set_concurrency(self, concurrency: int) -> int:
+        """Change how many trajectories may be in flight; return what is in force."""
+        self._journal.event("concurrency_set", before=self._concurrency, after=concurrency)
+        self._concurrency = concurrency
+        self._rollouts.model.set_concurrency(concurrency)
+        self._apply_cap()
+        return concurrency
+
+    def statistics(self) -> RunStatistics:
         """Return how far the run is."""
-        return SchedulerStatistics(
+        meter = self._meter
+        return RunStatistics(
             n_total=self._n_total,
-            n_finished=self._stop_reasons.total(),
-            n_failed=self._n_failed,
-            n_in_flight=self._n_in_flight,
-            n_turns=self._n_turns,
-            n_tokens=self._n_tokens,
-            stop_reasons=dict(self._stop_reasons),
-            elapsed_s=time.perf_counter() - self._began_at,
-            last_failure=self._last_failure,
+            n_done_before=self._n_done_before,
+            n_finished=meter.stop_reasons.total(),
+            n_failed=meter.n_failed,
+            n_cancelled=meter.n_cancelled,
+            n_in_flight=len(self._running),
+            concurrency=self._concurrency,
+            max_trajectories=self._trajectories.limit,
+            phases=dict(meter.phases.counts),
+            n_turns=meter.n_turns,
+            n_prompt_tokens=meter.usage.prompt_tokens,
+            n_completion_tokens=meter.usage.completion_tokens,
+            cost=meter.usage.cost,
+            stop_reasons=dict(meter.stop_reasons),
+            failures_by_owner=dict(meter.failures_by_owner),
+            n_resumed=meter.n_resumed,
+            n_restarted=meter.n_restarted,
+            elapsed_s=meter.elapsed_s,
+            finished_per_s=meter.finished_rate.per_s(),
+            tokens_per_s=meter.tokens_rate.per_s(),
+            loop_lag_p50_s=self._loop_lag.p50_s,
+            loop_lag_p99_s=self._loop_lag.p99_s,
+            endpoints=self._rollouts.model.endpoints(),
+            sandboxes=SandboxStatistics(
+                n_leased=self._sandbox_gate.n_held,
+                n_waiting=self._sandbox_gate.n_waiting,
+                max_leased=self._sandbox_gate.limit,
+                n_idle=self._n_idle_sandboxes(),
+            ),
+            recent=tuple(meter.recent),
+            paused=self._turnstile.paused,
+            draining=self._draining,
+            last_failure=meter.last_failure,
         )
 
-    async def _work(self, source: Iterator[Attempt]) -> None:
+    async def _feed(self, group: asyncio.TaskGroup, source: Iterator[Attempt]) -> None:
         for attempt in source:
-            if self._drain_asked.is_set():
-                return
-            self._n_in_flight += 1
-            try:
-                await self._run_attempt(attempt)
-            finally:
-                self._n_in_flight -= 1
+            await self._turnstile.wait()
+            await self._trajectories.acquire()
+            task = group.create_task(self._run_attempt(attempt))
+            self._running[attempt.name] = task
+            task.add_done_callback(lambda _, name=attempt.name: self._on_ended(name))
 
-    async def _drain(self, workers: list[asyncio.Task[None]]) -> None:
-        await self._drain_asked.wait()
-        try:
-            async with asyncio.timeout(self._grace_s):
-                await self._hurry_asked.wait()
-        except TimeoutError:
-            pass
-        for worker in workers:
-            worker.cancel()
+    def _on_ended(self, name: str) -> None:
+        del self._running[name]
+        self._trajectories.release()
 
     async def _run_attempt(self, attempt: Attempt) -> None:
-        tries: list[TryRecord] = []
-        queued_s = time.perf_counter() - self._began_at
-        while True:
-            started_at = time.time()
-            path, prefix = await asyncio.to_thread(
-                self._journal.artifacts_dir, attempt.sample.id, attempt.epoch
-            )
-            rollout = Rollout(
-                self._settings, attempt.sample, attempt.epoch, path, prefix, seed=self._seed_of(attempt)
-            )
-            rollout.outcome.timings.queued_s = queued_s
-            try:
-                outcome = await rollout.run()
-            except asyncio.CancelledError:
-                await self._record_cancelled(attempt, rollout.outcome, tries, started_at)
-                raise
-            trajectory = self._trajectory(attempt, outcome, tries, started_at)
-            if outcome.owner in (Owner.MODEL, Owner.SAMPLE):
-                await self._record_finished(trajectory)
-                return
-            tries.append(TryRecord(outcome.stop_reason, outcome.owner, outcome.error or "", time.time()))
-            error = in_one_line(outcome.error or "")
-            self._last_failure = f"{attempt.name}: {error}"
-            logger.warning("attempt failed: attempt=%s try=%d error=%s", attempt.name, len(tries), error)
-            if not self._is_worth_another(outcome, len(tries)):
-                await self._record_failed(trajectory)
-                return
-            try:
-                await asyncio.sleep(FIRST_RETRY_S * 2 ** (len(tries) - 1))
-            except asyncio.CancelledError:
-                await self._record_cancelled(attempt, outcome, tries, started_at)
-                raise
-
-    def _is_worth_another(self, outcome: Outcome, n_tries: int) -> bool:
-        """Whether an attempt that failed by our fault is tried again."""
-        can_help = outcome.stop_reason in RETRIED and not outcome.would_repeat
-        return can_help and n_tries < self._settings.limits.max_tries
-
-    def _seed_of(self, attempt: Attempt) -> int:
-        return attempt_seed(self._identity.seed, attempt.name)
-
-    async def _record_finished(self, trajectory: Trajectory) -> None:
-        await self._journal.append(trajectory)
-        self._stop_reasons[trajectory.stop_reason] += 1
-        self._n_turns += len(trajectory.turns)
-        self._n_tokens += trajectory.usage.total_tokens
-
-    async def _record_failed(self, trajectory: Trajectory) -> None:
-        await self._journal.append_failure(trajectory)
-        self._n_failed += 1
-
-    async def _record_cancelled(
-        self, attempt: Attempt, outcome: Outcome, tries: list[TryRecord], started_at: float
-    ) -> None:
-        outcome.stop(StopReason.CANCELLED)
-        trajectory = self._trajectory(attempt, outcome, tries, started_at)
         try:
-            await self._journal.append_failure(trajectory)
+            await self._attempts.run(attempt)
         except JournalError as error:
-            # The run is ending already, perhaps for this very reason.
-            logger.warning("cancelled attempt not recorded: attempt=%s error=%s", attempt.name, error)
+            self._journal.trouble = self._journal.trouble or error
 
-    def _trajectory(
-        self, attempt: Attempt, outcome: Outcome, tries: list[TryRecord], started_at: float
-    ) -> Trajectory:
-        identity = self._identity
-        return Trajectory(
-            schema_version=SCHEMA_VERSION,
-            run_id=identity.run_id,
-            config_hash=identity.config_hash,
-            benchmark=identity.benchmark,
-            sample_id=attempt.sample.id,
-            epoch=attempt.epoch,
-            attempt=attempt.name,
-            model=identity.model,
-            protocol=identity.protocol,
-            kernel=identity.kernel_of(attempt.sample.profile),
-            tier=identity.tier,
-            host=identity.host,
-            seed=self._seed_of(attempt),
-            messages=outcome.messages,
-            turns=outcome.turns,
-            stop_reason=outcome.stop_reason,
-            owner=outcome.owner,
-            error=outcome.error,
-            tries=tries,
-            artifacts=outcome.artifacts,
-            usage=outcome.usage,
-            timings=outcome.timings,
-            started_at=started_at,
-            finished_at=time.time(),
+    async def _keep(self) -> None:
+        """Hold the run to what its endpoints bear, to its limits, and to a disk that can be written."""
+        while True:
+            self._apply_cap()
+            if not self._drain_asked.is_set() and (reason := self._reason_to_end()):
+                self.drain(reason)
+            await asyncio.sleep(KEEP_INTERVAL_S)
+
+    async def _adapt(self) -> None:
+        """Let as many sandboxes be leased as this machine bears."""
+        admission = self._sandbox_admission
+        self._sandbox_gate.limit = admission.max_leased
+        while True:
+            await asyncio.sleep(self._settings.admission.poll_s)
+            pressure = await asyncio.to_thread(read_host_pressure)
+            gate = self._sandbox_gate
+            now = asyncio.get_running_loop().time()
+            adaptations = admission.on_pressure(now, pressure, n_leased=gate.n_held, n_waiting=gate.n_waiting)
+            gate.limit = admission.max_leased
+            for adaptation in adaptations:
+                self._journal.event("adapted", **adaptation_details(adaptation))
+
+    async def _drain(self) -> None:
+        await self._drain_asked.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.grace_s):
+                await self._hurry_asked.wait()
+        for task in self._running.values():
+            task.cancel()
+
+    def _apply_cap(self) -> None:
+        if self._shares_gate:
+            return
+        cap = self._rollouts.model.max_trajectories()
+        self._trajectories.limit = self._concurrency if cap is None else max(1, min(self._concurrency, cap))
+
+    def _reason_to_end(self) -> str | None:
+        trouble = self._journal.trouble
+        if trouble is not None:
+            return "the disk is full" if isinstance(trouble, DiskFull) else str(trouble)
+        usage = self._meter.usage
+        return run_limit_reached(
+            self._settings.run_limits, self._meter.elapsed_s, usage.total_tokens, usage.cost or 0.0
         )
 
 
-def attempt_seed(run_seed: int, attempt: str) -> int:
-    """Return the seed of an attempt, 0 to 2**32 - 1: the same for the same run seed and attempt."""
-    return int.from_bytes(hashlib.sha256(f"{run_seed}:{attempt}".encode()).digest()[:4], "big")
-
-
-def in_one_line(error: str) -> str:
-    """Return the first and the last line of an error; the whole is in failures.jsonl."""
-    lines = [line.strip() for line in error.splitlines() if line.strip()]
-    return " ... ".join([*lines[:1], *lines[1:][-1:]])
+def adaptation_details(adaptation: Adaptation) -> dict[str, object]:
+    """Return an adaptation as it is written to events.log."""
+    return {
+        "what": adaptation.what,
+        "before": adaptation.before,
+        "after": adaptation.after,
+        "reason": adaptation.reason,
+    }

@@ -81,7 +81,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Write what is held, sync and close everything. Raises JournalError when something was not written."""
+        """Write what is held, sync and close everything. Raises JournalError when something is not on disk."""
         self._appender.close()
         self._stop_syncing.set()
         self._syncer.join()
@@ -94,8 +94,8 @@ class Journal:
         if self.trouble is not None and error is None:
             raise self.trouble
 
-    async def append(self, attempt: str, line: bytes) -> None:
-        """Append a finished attempt; its artifacts must be on disk already.
+    async def append(self, attempt: str, line: bytes) -> bool:
+        """Append a finished attempt; its artifacts must be on disk already. Return whether it is written.
 
         The write is not cut short by cancellation. On a full disk the line is held and `trouble` set.
 
@@ -109,7 +109,10 @@ class Journal:
             await _finish(self._appender.append(self._trajectories, line))
         except DiskFull as error:
             self._hold(line, error)
-        self.done.add(attempt)
+            return False
+        finally:
+            self.done.add(attempt)
+        return True
 
     async def append_failure(self, line: bytes) -> None:
         """Append an attempt that failed by our fault or was cancelled; a resume runs it again.

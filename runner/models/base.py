@@ -106,5 +106,12 @@ class ModelClient(Protocol):
         """Return how its servers are doing; empty for a model without."""
         ...
 
+    def max_trajectories(self) -> int | None:
+        """Return how many trajectories its servers bear now; None: any number."""
+        ...
+
+    def set_concurrency(self, concurrency: int) -> None:
+        """Told when the user changes how many trajectories may be in flight."""
+
     async def close(self) -> None:
         """Release connections. Idempotent."""

@@ -1,0 +1,188 @@
+"""The sandbox of one try: leased at its first action, filled, replaced when its kernel dies, collected."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from bench_data import Sample, SampleFile
+from runner.artifacts import writing
+from runner.gate import Gate
+from runner.records import ArtifactRecord
+from sandbox_pool import (
+    CollectedFile,
+    Observation,
+    Pool,
+    Sandbox,
+    SandboxError,
+    SandboxPathError,
+    SandboxSpec,
+    Status,
+)
+
+OUTPUT_FOLDER = "output"
+CARRIED_FOLDER = ".carried"
+"""In the folder of an attempt's artifacts, while files move from a dead sandbox to a fresh one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sandboxes:
+    """Where sandboxes come from, and how many may be leased at once."""
+
+    pool: Pool
+    gate: Gate
+    artifact_globs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactsFolder:
+    """Where the files of an attempt go."""
+
+    path: Path
+    prefix: str
+    """Its name below the run directory."""
+
+
+class Lease:
+    """An async context manager that ends with the sandbox closed and its slot free.
+
+    `on_wait` is told when waiting for a sandbox begins (True) and ends (False).
+    """
+
+    def __init__(
+        self,
+        sandboxes: Sandboxes,
+        sample: Sample,
+        folder: ArtifactsFolder,
+        *,
+        seed: int,
+        on_wait: Callable[[bool], None] = lambda waits: None,
+    ) -> None:
+        self._sandboxes = sandboxes
+        self._sample = sample
+        self._folder = folder
+        self._on_wait = on_wait
+        self._spec = SandboxSpec(
+            profile=sample.profile, seed=seed, setup=sample.setup, workspace=sample.workspace
+        )
+        self._stack = AsyncExitStack()
+        self._sandbox: Sandbox | None = None
+        self._has_slot = False
+        self.wait_s = 0.0
+        """Until sandboxes were there, with their setup cells run."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the sandbox, if there is one."""
+        try:
+            await self._stack.aclose()
+        finally:
+            if self._has_slot:
+                self._has_slot = False
+                self._sandboxes.gate.release()
+
+    async def execute(self, code: str, timeout_s: Callable[[], float]) -> Observation:
+        """Run a cell; `timeout_s` is asked once a sandbox is there.
+
+        When the kernel did not outlive the cell, a fresh one is there with the files that it left.
+
+        Raises:
+            SandboxError: our fault, not the code's.
+        """
+        sandbox = self._sandbox = self._sandbox or await self._first_sandbox()
+        observation = await sandbox.execute(code, timeout_s=timeout_s())
+        if observation.status is Status.SANDBOX_FAULT:
+            raise SandboxError("the sandbox broke by our fault (status sandbox_fault)")
+        if not observation.kernel_alive:
+            await self._replace_kernel(sandbox)
+        return observation
+
+    async def collect(self) -> list[ArtifactRecord]:
+        """Kill the kernel and take the files that the run keeps, synced to disk."""
+        if self._sandbox is None:
+            return []
+        with writing(self._folder.path):
+            files = await self._sandbox.collect(self._sandboxes.artifact_globs, into=self._folder.path)
+        return [_artifact_record(self._folder.prefix, file) for file in files]
+
+    async def _lease(self) -> Sandbox:
+        began_at = time.perf_counter()
+        self._on_wait(True)
+        try:
+            if not self._has_slot:
+                await self._sandboxes.gate.acquire()
+                self._has_slot = True
+            return await self._stack.enter_async_context(self._sandboxes.pool.acquire(self._spec))
+        finally:
+            self._on_wait(False)
+            self.wait_s += time.perf_counter() - began_at
+
+    async def _first_sandbox(self) -> Sandbox:
+        """Lease a sandbox and put the sample's files in."""
+        sandbox = await self._lease()
+        try:
+            await sandbox.make_folder(OUTPUT_FOLDER)
+        except OSError as error:
+            raise SandboxError(f"no folder {OUTPUT_FOLDER} can be made: {error}") from error
+        for file in self._sample.files:
+            await self._put_input(sandbox, file)
+        return sandbox
+
+    async def _put_input(self, sandbox: Sandbox, file: SampleFile) -> None:
+        content = file.content
+        try:
+            data = content if isinstance(content, Path) else await asyncio.to_thread(content)
+            await sandbox.put(file.path, data)
+        except OSError as error:
+            raise SandboxError(f"input {file.path} of {self._sample.id} cannot be copied: {error}") from error
+
+    async def _replace_kernel(self, dead: Sandbox) -> None:
+        """Go on after a kernel died: a fresh sandbox, with the files that the dead one left."""
+        self._sandbox = None
+        folder = self._folder.path / CARRIED_FOLDER
+        try:
+            with writing(folder):
+                files = await dead.collect(["**"], into=folder)
+            await dead.close()
+            sandbox = await self._lease()
+            kept = [file.path for file in files if file.problem is None]
+            try:
+                await self._carry(sandbox, kept, folder)
+            except OSError as error:
+                raise SandboxError(f"files cannot be carried to a fresh sandbox: {error}") from error
+            self._sandbox = sandbox
+        finally:
+            await asyncio.to_thread(partial(shutil.rmtree, folder, ignore_errors=True))
+
+    async def _carry(self, sandbox: Sandbox, kept: list[str], folder: Path) -> None:
+        """Fill a sandbox as the one before was, whatever the code had put where something else was.
+
+        A file may be where an input's folder was, or where the setup cell or the workspace is again.
+        """
+        for path in kept:
+            with suppress(SandboxPathError):
+                await sandbox.put(path, folder / path)
+        with suppress(SandboxPathError):
+            await sandbox.make_folder(OUTPUT_FOLDER)
+        for file in self._sample.files:
+            if file.path not in kept:
+                with suppress(SandboxPathError):
+                    await self._put_input(sandbox, file)
+
+
+def _artifact_record(prefix: str, file: CollectedFile) -> ArtifactRecord:
+    return ArtifactRecord(
+        path=f"{prefix}/{file.path}", bytes=file.n_bytes, sha256=file.sha256, problem=file.problem
+    )
