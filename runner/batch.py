@@ -21,12 +21,12 @@ from runner.control import ControlServer
 from runner.errors import ConfigError, JournalError
 from runner.factory import build_model, build_protocol, system_prompt
 from runner.gate import Gate
-from runner.journal import Journal, read_trajectories
+from runner.journal import Journal, read_failures, read_inflight, read_trajectories
 from runner.lease import Sandboxes
 from runner.meter import RunMeter
 from runner.metrics import MetricsServer
 from runner.models import ModelClient, ScriptedClient
-from runner.plan import attempts, select_samples
+from runner.plan import Planned, attempts, plan, select_samples
 from runner.progress import watch
 from runner.protocols import Protocol
 from runner.recorder import RunIdentity
@@ -97,7 +97,21 @@ class Batch:
     def summary(self, n_done_before: int, statistics: RunStatistics, signal_number: int | None) -> RunSummary:
         """Return what one process did of this run."""
         has_checks = any(sample.check is not None for sample in self.samples)
-        return RunSummary(self.run_dir, n_done_before, statistics, signal_number, has_checks)
+        is_quiet = self.config.progress == "quiet"
+        return RunSummary(self.run_dir, n_done_before, statistics, signal_number, has_checks, is_quiet)
+
+    def plan(self) -> Iterator[Planned]:
+        """Yield what a run would do with each attempt. Reads the run directory; raises JournalError."""
+        return plan(
+            self.samples,
+            self.config.epochs,
+            done={row["attempt"]: row["stop_reason"] for row in read_trajectories(self.run_dir)},
+            unfinished={found.attempt: len(found.turns) for found in read_inflight(self.run_dir)},
+            failed={
+                row["attempt"]: row["error"] or row["stop_reason"] for row in read_failures(self.run_dir)
+            },
+            resumes_turns=self.config.resume.unit == "turns",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +126,14 @@ class RunSummary:
 
     has_checks: bool
     """Whether the samples say how they are scored."""
+
+    is_quiet: bool = False
+    """Whether the user wants to read nothing but errors."""
+
+    @property
+    def n_left(self) -> int:
+        """Attempts that have no line yet."""
+        return self.statistics.n_total - self.statistics.n_finished
 
 
 def prepare(config: RunConfig) -> Batch:

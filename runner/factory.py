@@ -8,11 +8,12 @@ from pathlib import Path
 from bench_data import Benchmark
 from runner.config import ModelConfig, RunConfig, Truncation
 from runner.errors import ConfigError
-from runner.models import ModelClient, NopClient, OpenAIClient, ReplayClient, ScriptedClient
+from runner.models import CachingClient, ModelClient, NopClient, OpenAIClient, ReplayClient, ScriptedClient
+from runner.models.endpoint import OnEvent
 from runner.protocols import PROTOCOLS, Protocol
 from runner.protocols.base import TextLimits
 
-MODEL_KINDS = "openai:URL, replay:FILE, oracle, decoy, nop"
+MODEL_KINDS = "openai:URL[,URL...], replay:FILE, oracle, decoy, nop"
 
 
 def build_protocol(config: RunConfig, benchmark: Benchmark) -> Protocol:
@@ -33,8 +34,12 @@ def system_prompt(config: RunConfig, protocol: Protocol) -> str:
     return protocol.system_prompt if own is None else own
 
 
-def build_model(config: RunConfig, protocol: Protocol) -> ModelClient:
-    """Return the model client that `model.client` names. Raises ConfigError."""
+def build_model(config: RunConfig, protocol: Protocol, on_event: OnEvent) -> ModelClient:
+    """Return the model client that `model.client` names; `on_event` writes to events.log.
+
+    Raises:
+        ConfigError: there is no such client, or it lacks what it needs.
+    """
     kind, _, argument = config.model.client.partition(":")
     match kind:
         case "oracle" | "decoy" if not argument:
@@ -44,9 +49,24 @@ def build_model(config: RunConfig, protocol: Protocol) -> ModelClient:
         case "replay" if argument:
             return ReplayClient(Path(argument))
         case "openai" if argument:
-            return OpenAIClient(argument, config.model, _api_key(config.model))
+            return _openai_client(argument.split(","), config, on_event)
         case _:
             raise ConfigError(f"--model {config.model.client}: no such model client; known: {MODEL_KINDS}")
+
+
+def _openai_client(urls: list[str], config: RunConfig, on_event: OnEvent) -> ModelClient:
+    urls = [url.strip() for url in urls]
+    if len(set(urls)) < len(urls):
+        raise ConfigError(f"--model {config.model.client}: a server is named twice; name each once")
+    client = OpenAIClient(
+        urls,
+        config.model,
+        _api_key(config.model),
+        admission=config.admission,
+        concurrency=config.concurrency,
+        on_event=on_event,
+    )
+    return CachingClient(client, config.model.cache) if config.model.cache else client
 
 
 def _api_key(config: ModelConfig) -> str | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Literal
 
 from bench_data import Sample
 from runner.config import RunConfig
@@ -47,6 +48,49 @@ def attempts(samples: Sequence[Sample], epochs: int, done: Container[str]) -> It
         for sample in samples:
             if attempt_id(sample.id, epoch) not in done:
                 yield Attempt(sample, epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a run would do with an attempt."""
+
+    name: str
+    category: str
+    action: Literal["reuse", "resume", "run"]
+    why: str
+
+
+def plan(
+    samples: Sequence[Sample],
+    epochs: int,
+    *,
+    done: Mapping[str, str],
+    unfinished: Mapping[str, int],
+    failed: Mapping[str, str],
+    resumes_turns: bool,
+) -> Iterator[Planned]:
+    """Yield what would become of each attempt, in the order in which they would be begun.
+
+    Args:
+        samples: of the run.
+        epochs: attempts of each.
+        done: how each attempt ended that has a line.
+        unfinished: recorded turns of each attempt that was running when its process ended.
+        failed: why each attempt failed by our fault, or that it was cancelled.
+        resumes_turns: whether recorded turns are gone on from.
+    """
+    for attempt in attempts(samples, epochs, ()):
+        name, category = attempt.name, attempt.sample.category
+        if name in done:
+            yield Planned(name, category, "reuse", f"finished: {done[name]}")
+        elif resumes_turns and unfinished.get(name):
+            why = f"; it was broken off: {failed[name]}" if name in failed else ""
+            n = unfinished[name]
+            yield Planned(name, category, "resume", f"{n} turn{'s' * (n > 1)} recorded{why}")
+        elif name in failed:
+            yield Planned(name, category, "run", f"no fault of the model's: {failed[name]}")
+        else:
+            yield Planned(name, category, "run", "not begun")
 
 
 def attempt_seed(run_seed: int, attempt: str) -> int:

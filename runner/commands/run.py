@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import uvloop
 from rich.console import Console
 
 from bench_data import BenchDataError
-from runner.batch import Batch, RunSummary, prepare, run_batch
+from runner.batch import Batch, RunSummary, Watching, prepare, run_batch
 from runner.config import RunConfig, load_config, parse_setting
 from runner.errors import ConfigError, RunnerError
 from runner.models import ReplayClient
@@ -26,6 +27,9 @@ from sandbox_pool import SandboxError
 DEFAULT_CONFIG = Path("kernelfleet.yaml")
 CONFIG_VARIABLE = "KERNELFLEET_CONFIG"
 
+NO_CHOICES = frozenset({"run_dir", "progress", "metrics_port"})
+"""Options that leave the built-in demo what it is."""
+
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_SIGNAL = 128
@@ -34,8 +38,9 @@ EPILOG = """\
 Without --config: the file that $KERNELFLEET_CONFIG names, else kernelfleet.yaml in this folder, else the
 built-in demo. The same command with the same --run-dir resumes.
 Another benchmark: --set benchmark=pybench, --set benchmark=jsonl:FILE (python -m bench_data list).
-Exit code: 0 all attempts finished, 1 the run failed or attempts failed by our fault, 2 wrong usage,
-130 or 143 stopped by SIGINT or SIGTERM (resume goes on from there).
+Other commands: python -m runner show | merge | ctl | sweep (each has its own --help).
+Exit code: 0 all attempts finished, 1 the run failed, ended early or attempts failed by our fault, 2 wrong
+usage, 130 or 143 stopped by SIGINT or SIGTERM (resume goes on from there).
 """
 
 
@@ -45,18 +50,16 @@ def main(argv: Sequence[str]) -> int:
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-    console = Console(stderr=True, highlight=False)
     try:
         path = config_path(arguments)
         config = load_config(path, overrides(arguments))
         batch = prepare(config)
-        print(first_line(batch, path, is_demo=path is None and not overrides(arguments).keys() - {"run_dir"}))
-        report_skipped(batch)
-        report_unrecorded(batch)
+        console = Console(stderr=True, highlight=False)
+        if config.progress != "quiet":
+            print_head(batch, path, arguments)
         if arguments.dry_run:
             return dry_run(batch)
-        print(f"writing to {batch.run_dir}", flush=True)
-        return report(uvloop.run(run_batch(batch, console)))
+        return report(uvloop.run(run_batch(batch, Watching(console))))
     except KeyboardInterrupt:  # before or after the part that drains
         print("stopped by SIGINT", file=sys.stderr)
         return EXIT_SIGNAL + signal.SIGINT
@@ -66,6 +69,16 @@ def main(argv: Sequence[str]) -> int:
             raise
         print(f"error: {cause}", file=sys.stderr)
         return code
+
+
+def print_head(batch: Batch, path: Path | None, arguments: argparse.Namespace) -> None:
+    """Print what is about to run, and what of it cannot."""
+    is_demo = path is None and not overrides(arguments).keys() - NO_CHOICES
+    print(first_line(batch, path, is_demo=is_demo))
+    report_skipped(batch)
+    report_unrecorded(batch)
+    if not arguments.dry_run:
+        print(f"writing to {batch.run_dir}", flush=True)
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -94,7 +107,11 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--set", metavar="KEY.PATH=VALUE", action="append", default=[], dest="settings",
         help="set any key of the config; the value is YAML (repeatable)")  # fmt: skip
     add("--strict-data", action="store_true", help="a sample whose input files are missing is an error")
-    add("--dry-run", action="store_true", help="show what would run and what is done already")
+    add("--dry-run", action="store_true", help="show what would run, what is reused, and why")
+    add("--quiet", action="store_const", const="quiet", dest="progress", help="print nothing but errors")
+    add("--json-progress", action="store_const", const="json", dest="progress",
+        help="print progress as JSON lines on standard error")  # fmt: skip
+    add("--metrics-port", metavar="PORT", type=int, help="serve Prometheus metrics on 127.0.0.1:PORT")
     return parser.parse_args(argv)
 
 
@@ -119,6 +136,8 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
         "epochs": arguments.epochs,
         "run_dir": arguments.run_dir,
         "data.strict": arguments.strict_data or None,
+        "progress": arguments.progress,
+        "metrics_port": arguments.metrics_port,
     }
     return settings | {key: value for key, value in options.items() if value is not None}
 
@@ -146,15 +165,17 @@ def report_skipped(batch: Batch) -> None:
 
 
 def dry_run(batch: Batch) -> int:
-    """Print what would run and what is done already. Raises RunMismatch as the run would."""
+    """Print the plan: attempts to run, to go on with and to reuse, and why. Raises RunMismatch as the run."""
     check_same_run(batch.run_dir, batch.record({}))
-    done = batch.done()
-    for epoch in range(1, batch.config.epochs + 1):
-        for sample in batch.samples:
-            name = f"{sample.id}@{epoch}"
-            print(f"  {'done' if name in done else 'run '}  {name}  {sample.category}".rstrip())
+    counts: Counter[str] = Counter()
+    for planned in batch.plan():
+        counts[planned.action] += 1
+        print(
+            f"  {planned.action:6}  {planned.name}  {planned.category}  ({planned.why})".replace("    ", "  ")
+        )
     print(
-        f"{batch.n_attempts - len(done)} to run, {len(done)} done, in {batch.run_dir} (dry run: nothing done)"
+        f"{counts['run']} to run, {counts['resume']} to go on with, {counts['reuse']} done, in {batch.run_dir} "
+        f"(dry run: nothing done)"
     )
     return 0
 
@@ -173,8 +194,9 @@ def report_unrecorded(batch: Batch) -> None:
 
 def report(summary: RunSummary) -> int:
     """Print what came of the run. Returns the exit code."""
+    if summary.is_quiet:
+        return report_code(summary)
     statistics = summary.statistics
-    n_left = statistics.n_total - statistics.n_finished
     done_before = f" ({summary.n_done_before} were done before)" if summary.n_done_before else ""
     print(f"{statistics.n_finished} trajectories finished in {duration(statistics.elapsed_s)}{done_before}")
     if statistics.n_failed:
@@ -183,13 +205,23 @@ def report(summary: RunSummary) -> int:
             f"{summary.run_dir}/failures.jsonl. The last: {statistics.last_failure}",
             file=sys.stderr,
         )
-    if n_left:
-        print(f"{n_left} attempts left: run the same command with --run-dir {summary.run_dir} to go on")
+    if statistics.draining:
+        print(f"ended early: {statistics.draining}", file=sys.stderr)
+    if summary.n_left:
+        print(
+            f"{summary.n_left} attempts left: run the same command with --run-dir {summary.run_dir} to go on"
+        )
     if summary.has_checks and statistics.n_finished + summary.n_done_before:
         print(f"score it: python -m scoring {summary.run_dir}")
-    if summary.signal_number is not None and n_left:
+    return report_code(summary)
+
+
+def report_code(summary: RunSummary) -> int:
+    """Return the exit code of a run."""
+    if summary.signal_number is not None and summary.n_left:
         return EXIT_SIGNAL + summary.signal_number
-    return EXIT_FAILED if statistics.n_failed else 0
+    is_done = not summary.statistics.n_failed and not (summary.statistics.draining and summary.n_left)
+    return 0 if is_done else EXIT_FAILED
 
 
 def first_error(error: BaseException) -> BaseException:

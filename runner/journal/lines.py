@@ -44,10 +44,10 @@ class AppendOnlyFile:
             if not self._dirty:
                 return
             self._dirty = False
-            try:
-                os.fsync(self._fd)
-            except OSError as error:
-                raise write_error(self.path, error) from error
+        try:  # appends go on meanwhile
+            os.fsync(self._fd)
+        except OSError as error:
+            raise write_error(self.path, error) from error
 
     def close(self) -> None:
         """Sync and close. Idempotent."""

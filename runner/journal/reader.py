@@ -10,6 +10,7 @@ import orjson
 
 from runner.errors import JournalError
 from runner.journal.lines import read_lines
+from runner.journal.migrations import migrated
 
 CONFIG = "config.json"
 TRAJECTORIES = "trajectories.jsonl"
@@ -35,15 +36,23 @@ def read_config(run_dir: Path) -> dict[str, Any]:
 def read_trajectories(run_dir: Path) -> Iterator[dict[str, Any]]:
     """Yield the finished attempts, one at a time, in order of completion. A torn last line is left out.
 
+    Lines of an older version are brought to the present one.
+
     Raises:
-        JournalError: a line that is not the last is not JSON, or is no trajectory; names the line.
+        JournalError: a line that is not the last is not JSON, is no trajectory, or is of a newer version;
+            names the line.
     """
-    yield from read_lines(run_dir / TRAJECTORIES, required=("attempt", "sample_id", "epoch", "stop_reason"))
+    path = run_dir / TRAJECTORIES
+    required = ("attempt", "sample_id", "epoch", "stop_reason")
+    for number, row in enumerate(read_lines(path, required), start=1):
+        yield migrated(row, f"{path}:{number}")
 
 
 def read_failures(run_dir: Path) -> Iterator[dict[str, Any]]:
     """Yield the attempts that failed by our fault or were cancelled, as `read_trajectories` does."""
-    yield from read_lines(run_dir / FAILURES, required=("attempt", "stop_reason"))
+    path = run_dir / FAILURES
+    for number, row in enumerate(read_lines(path, required=("attempt", "stop_reason")), start=1):
+        yield migrated(row, f"{path}:{number}")
 
 
 def read_events(run_dir: Path) -> Iterator[dict[str, Any]]:

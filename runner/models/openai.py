@@ -1,8 +1,9 @@
-"""Any server that speaks OpenAI's chat completions: vLLM, llama.cpp, SGLang, Ray Serve, hosted ones.
+"""Servers that speak OpenAI's chat completions: vLLM, llama.cpp, SGLang, Ray Serve, hosted ones.
 
 aiohttp and orjson, nothing between. A request is tried again, with jittered exponential back-off,
 after connection errors, time-outs, 408, 429 (no sooner than Retry-After says), 5xx and answers that
-are no completion; never after another 4xx.
+are no completion; never after another 4xx. Of several servers, a trajectory sticks to one, and moves on
+when that one fails. Nobody holds a call slot while backing off.
 """
 
 from __future__ import annotations
@@ -11,161 +12,322 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
 import orjson
 
-from runner.config import ModelConfig
+from runner.config import AdmissionConfig, ModelConfig
 from runner.encoding import encode
 from runner.errors import ConfigError, ContextOverflow, ModelRefused, ModelUnavailable
 from runner.models.base import Completion, ModelRequest
+from runner.models.endpoint import Answer, Endpoint, OnEvent, loop_time
 from runner.models.wire import BadAnswer, is_context_overflow, read_completion, refusal_text
+from runner.routing import Router
+from runner.statistics import EndpointStatistics
 
 logger = logging.getLogger(__name__)
 
 RETRIED_STATUSES = frozenset({408, 429}) | frozenset(range(500, 600))
+OVERLOADED_STATUSES = frozenset({429, 503})
 FIRST_BACKOFF_S = 0.5
 CONNECT_TIMEOUT_S = 10.0
 
 
 class OpenAIClient:
-    """One server. `api_key` None sends no Authorization header."""
+    """The servers of one model. `api_key` None sends no Authorization header."""
 
-    def __init__(self, url: str, config: ModelConfig, api_key: str | None = None) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ConfigError(
-                f"--model openai:{url}: give the server's address, for example openai:http://localhost:8000/v1"
-            )
-        self._base_url = url.rstrip("/")
+    def __init__(
+        self,
+        urls: Sequence[str],
+        config: ModelConfig,
+        api_key: str | None = None,
+        *,
+        admission: AdmissionConfig | None = None,
+        concurrency: int = 16,
+        on_event: OnEvent = lambda name, details: None,
+    ) -> None:
+        """`on_event` is told of each adaptation, ejection and return of an endpoint."""
+        for url in urls:
+            if not url.startswith(("http://", "https://")):
+                raise ConfigError(
+                    f"--model openai:{url}: give the server's address, for example "
+                    "openai:http://localhost:8000/v1"
+                )
         self._config = config
+        self._admission = admission or AdmissionConfig()
+        self._on_event = on_event
+        self._endpoints = [
+            Endpoint(url, self._admission, concurrency=concurrency, on_event=on_event) for url in urls
+        ]
+        self._router = Router(
+            len(self._endpoints), lambda index: self._endpoints[index].admission.max_trajectories
+        )
         self._headers = {"Content-Type": "application/json", **config.headers}
         if api_key is not None:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self.name = config.name or ""
-        self._session: aiohttp.ClientSession | None = None
+        self._is_vllm = False
+        self._http: aiohttp.ClientSession | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._tails: dict[tuple[tuple[str, ...], int], bytes] = {}
 
     async def start(self) -> None:
         """Connect, and find the model's name when the config has none.
 
         Raises:
             ModelUnavailable: nothing listens there, or it answers nothing readable.
-            ConfigError: the name is not set and the server lists several models, or none.
+            ConfigError: the name is not set and a server lists several models, or none, or another one.
         """
         timeout = aiohttp.ClientTimeout(total=self._config.timeout_s, sock_connect=CONNECT_TIMEOUT_S)
-        # The scheduler bounds the number of calls; a pool that bounds it again would only add a queue.
+        # The gates bound the number of calls; a pool that bounds it again would only add a queue.
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
-        self._session = aiohttp.ClientSession(headers=self._headers, timeout=timeout, connector=connector)
-        status, body = await self._get_models()
+        self._http = aiohttp.ClientSession(
+            headers=self._headers,
+            timeout=timeout,
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            read_bufsize=1 << 18,
+        )
+        names = {await self._look_at_models(endpoint) for endpoint in self._endpoints}
+        if not self.name:
+            if len(names) > 1:
+                raise ConfigError(
+                    f"model.name is not set, and the servers of --model list different models: "
+                    f"{', '.join(sorted(names))}; set model.name, or run one model at a time"
+                )
+            self.name = names.pop()
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def _look_at_models(self, endpoint: Endpoint) -> str:
+        """Check that a server is there; return the name of its model, or the one that the config has."""
+        answer = await self._get_models(endpoint)
+        status, url = answer.status, endpoint.url
         if status in (401, 403):
             raise ConfigError(
-                f"{self._base_url} refuses us ({refusal_text(status, body)}): export the API key and name "
+                f"{url} refuses us ({refusal_text(status, answer.body)}): export the API key and name "
                 f"its variable in model.api_key_env (now: {self._config.api_key_env})"
             )
-        if status == 404 and not self._base_url.endswith("/v1"):
-            raise ConfigError(f"{self._base_url}/models is not there (HTTP 404): most addresses end in /v1")
-        if not self.name:
-            self.name = self._only_name(status, body)
-
-    def _only_name(self, status: int, body: bytes) -> str:
-        names = _model_names(body) if status == 200 else None
-        if names is None:
+        if status == 404 and not url.endswith("/v1"):
+            raise ConfigError(f"{url}/models is not there (HTTP 404): most addresses end in /v1")
+        rows = _model_rows(answer.body) if status == 200 else None
+        self._is_vllm = self._is_vllm or any(row.get("owned_by") == "vllm" for row in rows or ())
+        if self._config.name:
+            return self._config.name
+        if rows is None:
             raise ConfigError(
-                f"model.name is not set, and {self._base_url}/models gives no list of models "
-                f"({refusal_text(status, body)}); check the address, or set model.name"
+                f"model.name is not set, and {url}/models gives no list of models "
+                f"({refusal_text(status, answer.body)}); check the address, or set model.name"
             )
+        names = [row["id"] for row in rows]
         if len(names) != 1:
             raise ConfigError(
-                f"model.name is not set, and {self._base_url}/models lists "
+                f"model.name is not set, and {url}/models lists "
                 f"{', '.join(names) or 'no model'}; set model.name"
             )
-        return names[0]
+        return str(names[0])
 
     async def complete(self, request: ModelRequest) -> Completion:
         """Return the reply to a conversation. See ModelClient.complete for the errors."""
-        body = encode(self._body(request))
-        failure = ""
-        for n_failed in range(self._config.max_retries + 1):
-            wait_s: float | None = None
+        body = self.body(request)
+        n_failed, moved = 0, False
+        while True:
+            index = await self._take_slot(request)
+            endpoint = self._endpoints[index]
             began_at = time.perf_counter()
             try:
-                status, headers, answer = await self._post(body)
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                failure = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            else:
-                if status == 200:
-                    try:
-                        return read_completion(answer, request.messages)
-                    except BadAnswer as error:
-                        failure = str(error)
-                else:
-                    failure = refusal_text(status, answer)
-                    self._raise_if_final(status, answer, failure)
-                    wait_s = retry_after_s(headers, time.time())
-            if n_failed < self._config.max_retries:
-                wait_s = self._backoff_s(n_failed) if wait_s is None else self._bearable(wait_s, failure)
-                request.excuse(time.perf_counter() - began_at + wait_s)
+                completion, failure, wait_s = await self._call(index, body, request)
+            finally:
+                endpoint.gate.release()
+            if completion is not None:
+                return completion
+            n_failed += 1
+            request.clock.excuse(time.perf_counter() - began_at)
+            if n_failed > self._config.max_retries:
+                raise ModelUnavailable(
+                    f"{endpoint.url}: no usable answer in {n_failed} tries (model.max_retries); "
+                    f"the last: {failure}"
+                )
+            logger.info("model call retried: n_failed=%d reason=%s", n_failed, failure)
+            if wait_s is None and not moved and self._router.move(request.attempt, away_from=index):
+                moved = True  # once at once; after that it backs off wherever it is
+                continue
+            if wait_s is None:
+                wait_s = self._backoff_s(n_failed - 1)
+            elif wait_s > self._config.timeout_s:
+                raise ModelUnavailable(
+                    f"{endpoint.url}: {failure}; it asks us to wait {wait_s:.0f} s, longer than the "
+                    f"{self._config.timeout_s:g} s of model.timeout_s: run the same command again later"
+                )
+            with request.clock.waiting():
                 await asyncio.sleep(wait_s)
-                logger.info("model call retried: n_failed=%d reason=%s", n_failed + 1, failure)
-        raise ModelUnavailable(
-            f"{self._base_url}: no usable answer in {self._config.max_retries + 1} tries "
-            f"(model.max_retries); the last: {failure}"
+
+    def body(self, request: ModelRequest) -> bytes:
+        """Return the request as it is sent."""
+        key = (request.stop, id(request.tools))
+        tail = self._tails.get(key)
+        if tail is None:
+            tail = self._tails[key] = self._encode_tail(request)
+        seed = b""
+        if request.seed is not None and self._config.send_seed and "seed" not in self._config.request:
+            seed = b',"seed":%d' % request.seed
+        return b'{"messages":%b%b%b' % (request.conversation.encoded(), seed, tail)
+
+    def forget(self, attempt: str) -> None:
+        """See ModelClient."""
+        self._router.forget(attempt)
+
+    def endpoints(self) -> tuple[EndpointStatistics, ...]:
+        """See ModelClient."""
+        router = self._router
+        return tuple(
+            endpoint.statistics(is_ready=router.is_ready(index), n_trajectories=router.n_pinned(index))
+            for index, endpoint in enumerate(self._endpoints)
         )
+
+    def max_trajectories(self) -> int:
+        """See ModelClient."""
+        caps = [endpoint.admission.max_trajectories for endpoint in self._endpoints]
+        ready = [cap for index, cap in enumerate(caps) if self._router.is_ready(index)]
+        return sum(ready or caps)
+
+    def set_concurrency(self, concurrency: int) -> None:
+        """See ModelClient."""
+        for endpoint in self._endpoints:
+            endpoint.set_concurrency(concurrency)
 
     async def close(self) -> None:
         """Close all connections. Idempotent."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.wait([self._watcher])
+            self._watcher = None
+        if self._http is not None:
+            await self._http.close()
+            self._http = None
 
-    def _body(self, request: ModelRequest) -> dict[str, Any]:
-        body: dict[str, Any] = {"model": self.name, "messages": request.messages}
+    async def _take_slot(self, request: ModelRequest) -> int:
+        """Return the endpoint to call, with one of its slots held."""
+        while True:
+            index = self._router.pick(request.attempt)
+            gate = self._endpoints[index].gate
+            if gate.try_acquire():
+                return index
+            with request.clock.waiting():
+                await gate.acquire()
+            if self._router.pick(request.attempt) == index:
+                return index
+            gate.release()  # it was ejected meanwhile
+
+    async def _call(
+        self, index: int, body: bytes, request: ModelRequest
+    ) -> tuple[Completion | None, str, float | None]:
+        """Return the completion, or why there is none and how long the server asks us to wait.
+
+        Raises:
+            ContextOverflow, ModelRefused: trying again cannot help.
+        """
+        endpoint = self._endpoints[index]
+        began_at = loop_time()
+        try:
+            answer = await endpoint.post(self._open_http(), body)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            failure = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            self._on_failure(index, failure)
+            return None, failure, None
+        if answer.status == 200:
+            try:
+                completion = read_completion(answer.body, request.conversation.messages)
+            except BadAnswer as error:
+                self._on_failure(index, str(error))
+                return None, str(error), None
+            now = loop_time()
+            endpoint.on_success(now, now - began_at, completion.usage.completion_tokens)
+            if self._router.on_success(index):
+                self._on_event("endpoint_returned", {"endpoint": endpoint.name})
+            return completion, "", None
+        return None, *self._on_refusal(index, answer)
+
+    def _on_refusal(self, index: int, answer: Answer) -> tuple[str, float | None]:
+        """Return why there is no completion and how long to wait. Raises as `_call` does."""
+        endpoint, status = self._endpoints[index], answer.status
+        failure = refusal_text(status, answer.body)
+        if is_context_overflow(status, answer.body):
+            raise ContextOverflow(failure)
+        if status not in RETRIED_STATUSES:
+            raise ModelRefused(f"{endpoint.url}: {failure}")
+        if status in OVERLOADED_STATUSES:
+            endpoint.on_refusal(loop_time(), status)
+        wait_s = retry_after_s(answer.headers, time.time())
+        if status == 429:
+            endpoint.n_failed_calls += 1
+            return failure, self._backoff_s(0) if wait_s is None else wait_s
+        self._on_failure(index, failure)
+        return failure, wait_s
+
+    def _on_failure(self, index: int, failure: str) -> None:
+        endpoint = self._endpoints[index]
+        endpoint.n_failed_calls += 1
+        if self._router.on_failure(loop_time(), index):
+            self._on_event("endpoint_ejected", {"endpoint": endpoint.name, "reason": failure})
+
+    def _encode_tail(self, request: ModelRequest) -> bytes:
+        """Return what follows the messages and the seed, which is the same for all calls of a protocol."""
+        options: dict[str, Any] = {"model": self.name}
         if request.stop:
-            body["stop"] = list(request.stop)
-        return body | self._config.request
+            options["stop"] = list(request.stop)
+            if self._is_vllm:
+                options["include_stop_str_in_output"] = True
+        if request.tools:
+            options |= {"tools": list(request.tools), "tool_choice": "auto"}
+        options |= self._config.request
+        options.pop("messages", None)
+        return b"," + encode(options)[1:]
 
     def _backoff_s(self, n_failed: int) -> float:
         longest_s = min(self._config.max_backoff_s, FIRST_BACKOFF_S * 2**n_failed)
         return random.uniform(longest_s / 2, longest_s)
 
-    def _bearable(self, wait_s: float, failure: str) -> float:
-        if wait_s > self._config.timeout_s:
-            raise ModelUnavailable(
-                f"{self._base_url}: {failure}; it asks us to wait {wait_s:.0f} s, longer than the "
-                f"{self._config.timeout_s:g} s of model.timeout_s: run the same command again later"
-            )
-        return wait_s
+    async def _watch(self) -> None:
+        """Read the endpoints' metrics, and probe those that are ejected."""
+        while True:
+            http = self._open_http()
+            now = loop_time()
+            looks = [
+                endpoint.look_at_metrics(http, now, self._router.n_pinned(index))
+                for index, endpoint in enumerate(self._endpoints)
+            ]
+            probes = [self._probe(index) for index in self._router.take_probes(now)]
+            await asyncio.gather(*looks, *probes)
+            await asyncio.sleep(min(1.0, self._admission.poll_s))
 
-    def _raise_if_final(self, status: int, answer: bytes, failure: str) -> None:
-        if is_context_overflow(status, answer):
-            raise ContextOverflow(failure)
-        if status not in RETRIED_STATUSES:
-            raise ModelRefused(f"{self._base_url}: {failure}")
+    async def _probe(self, index: int) -> None:
+        endpoint = self._endpoints[index]
+        try:
+            answer = await endpoint.get_models(self._open_http())
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return
+        if answer.status < 500 and self._router.on_success(index):
+            self._on_event("endpoint_returned", {"endpoint": endpoint.name})
 
-    async def _post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        session = self._open_session()
-        async with session.post(f"{self._base_url}/chat/completions", data=body) as response:
-            return response.status, response.headers, await response.read()
-
-    async def _get_models(self) -> tuple[int, bytes]:
+    async def _get_models(self, endpoint: Endpoint) -> Answer:
         failure = ""
         for n_failed in range(3):
             try:
-                async with self._open_session().get(f"{self._base_url}/models") as response:
-                    return response.status, await response.read()
+                return await endpoint.get_models(self._open_http())
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 failure = str(error) or type(error).__name__
                 await asyncio.sleep(self._backoff_s(n_failed))
         raise ModelUnavailable(
-            f"no model server at {self._base_url}: {failure}. Start it, or correct --model openai:URL"
+            f"no model server at {endpoint.url}: {failure}. Start it, or correct --model openai:URL"
         )
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            raise ModelUnavailable(f"{self._base_url}: the client is not started, or closed")
-        return self._session
+    def _open_http(self) -> aiohttp.ClientSession:
+        if self._http is None:
+            raise ModelUnavailable(f"{self._endpoints[0].url}: the client is not started, or closed")
+        return self._http
 
 
 def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
@@ -183,9 +345,8 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
         return None
 
 
-def _model_names(body: bytes) -> list[str] | None:
+def _model_rows(body: bytes) -> list[dict[str, Any]] | None:
     try:
-        rows = orjson.loads(body)["data"]
-        return [row["id"] for row in rows if isinstance(row.get("id"), str)]
+        return [row for row in orjson.loads(body)["data"] if isinstance(row.get("id"), str)]
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
         return None

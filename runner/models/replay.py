@@ -52,6 +52,13 @@ class ReplayClient:
         """Return none: it has no server."""
         return ()
 
+    def max_trajectories(self) -> None:
+        """Return that it bears any number."""
+        return
+
+    def set_concurrency(self, concurrency: int) -> None:
+        """It makes no difference here."""
+
     async def close(self) -> None:
         """Nothing to release."""
 

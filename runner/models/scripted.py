@@ -39,6 +39,13 @@ class ScriptedClient:
         """Return none: it has no server."""
         return ()
 
+    def max_trajectories(self) -> None:
+        """Return that it bears any number."""
+        return
+
+    def set_concurrency(self, concurrency: int) -> None:
+        """It makes no difference here."""
+
     async def close(self) -> None:
         """Nothing to release."""
 
@@ -84,6 +91,13 @@ class NopClient:
     def endpoints(self) -> tuple[EndpointStatistics, ...]:
         """Return none: it has no server."""
         return ()
+
+    def max_trajectories(self) -> None:
+        """Return that it bears any number."""
+        return
+
+    def set_concurrency(self, concurrency: int) -> None:
+        """It makes no difference here."""
 
     async def close(self) -> None:
         """Nothing to release."""

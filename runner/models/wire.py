@@ -45,11 +45,15 @@ def read_completion(body: bytes, messages: Sequence[dict[str, Any]]) -> Completi
     text = message.get("content")
     if not isinstance(text, str | None):
         raise BadAnswer(f"HTTP 200 whose message.content is a {type(text).__name__}: {excerpt(body)}")
+    tool_calls = message.get("tool_calls") or None
+    if tool_calls is not None and not _are_objects(tool_calls):
+        raise BadAnswer(f"HTTP 200 whose message.tool_calls is no list of objects: {excerpt(body)}")
     return Completion(
         text=text or "",
         finish_reason=_text_or_none(choice.get("finish_reason")),
         reasoning=_text_or_none(message.get("reasoning_content") or message.get("reasoning")),
-        tool_calls=message.get("tool_calls") or None,
+        tool_calls=tool_calls,
+        logprobs=choice.get("logprobs"),
         usage=_usage(answer.get("usage"), messages, text or ""),
     )
 
@@ -106,6 +110,10 @@ def _usage(said: Any, messages: Sequence[dict[str, Any]], text: str) -> Usage:
     n_prompt_chars = sum(len(str(message.get("content") or "")) for message in messages)
     prompt, completion = n_prompt_chars // CHARS_PER_TOKEN, len(text) // CHARS_PER_TOKEN
     return Usage(prompt, completion, prompt + completion, estimated=True)
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 def _text_or_none(value: Any) -> str | None:

@@ -3,8 +3,19 @@
 from runner.protocols.base import Action, Malformed, Protocol, Reply, WrittenAction
 from runner.protocols.execute_tag import ExecuteTag
 from runner.protocols.fenced import Fenced
+from runner.protocols.tool_call import ToolCall
 
-PROTOCOLS: dict[str, type[Protocol]] = {"fenced": Fenced, "execute_tag": ExecuteTag}
+PROTOCOLS: dict[str, type[Protocol]] = {"fenced": Fenced, "execute_tag": ExecuteTag, "tool_call": ToolCall}
 """By the name that the config uses."""
 
-__all__ = ["PROTOCOLS", "Action", "ExecuteTag", "Fenced", "Malformed", "Protocol", "Reply", "WrittenAction"]
+__all__ = [
+    "PROTOCOLS",
+    "Action",
+    "ExecuteTag",
+    "Fenced",
+    "Malformed",
+    "Protocol",
+    "Reply",
+    "ToolCall",
+    "WrittenAction",
+]

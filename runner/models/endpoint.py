@@ -1,0 +1,151 @@
+"""One server of a model: its call slots, its caps, what it did."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import aiohttp
+from yarl import URL
+
+from runner.admission import Adaptation, EndpointAdmission
+from runner.config import AdmissionConfig
+from runner.gate import Gate
+from runner.models.engine_metrics import parse_engine_load
+from runner.statistics import EndpointStatistics
+
+SMOOTHING = 0.1
+LOOK_TIMEOUT_S = 5.0
+"""For looks at a server that is not asked to generate: its metrics, its list of models."""
+
+OnEvent = Callable[[str, dict[str, Any]], None]
+
+
+class Answer(NamedTuple):
+    """What a server sent."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Endpoint:
+    """A server at `url`, whose path ends in /v1 mostly."""
+
+    def __init__(self, url: str, admission: AdmissionConfig, *, concurrency: int, on_event: OnEvent) -> None:
+        self.url = url.rstrip("/")
+        parsed = URL(self.url)
+        self.name = f"{parsed.host}:{parsed.port}"
+        self._completions_url = URL(f"{self.url}/chat/completions")
+        self._metrics_url = parsed.with_path("/metrics").with_query(None)
+        self._has_metrics: bool | None = None
+        self._config = admission
+        self._on_event = on_event
+        self.admission = EndpointAdmission(
+            max_calls=self._max_calls(concurrency),
+            max_trajectories=concurrency,
+            adaptive=admission.mode == "adaptive",
+        )
+        self.gate = Gate(self.admission.max_calls)
+        self.n_calls = 0
+        self.n_failed_calls = 0
+        self.latency_s: float | None = None
+
+    async def post(self, http: aiohttp.ClientSession, body: bytes) -> Answer:
+        """Ask for a completion. Raises aiohttp.ClientError, TimeoutError, OSError."""
+        self.n_calls += 1
+        async with http.post(self._completions_url, data=body) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+    async def get_models(self, http: aiohttp.ClientSession) -> Answer:
+        """Ask which models it serves. Raises as `post` does."""
+        timeout = aiohttp.ClientTimeout(total=LOOK_TIMEOUT_S)
+        async with http.get(f"{self.url}/models", timeout=timeout) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+    def on_success(self, now: float, latency_s: float, n_completion_tokens: int) -> None:
+        """Count a call that gave a completion; it still holds its slot."""
+        before_s = self.latency_s
+        self.latency_s = latency_s if before_s is None else before_s + SMOOTHING * (latency_s - before_s)
+        self._apply(
+            self.admission.on_call(
+                now,
+                latency_s=latency_s,
+                n_completion_tokens=n_completion_tokens,
+                n_in_flight=self.gate.n_held,
+            )
+        )
+
+    def on_refusal(self, now: float, status: int) -> None:
+        """Count a call that was refused for too many of them; it still holds its slot."""
+        self._apply(self.admission.on_refusal(now, status=status, n_in_flight=self.gate.n_held))
+
+    def set_concurrency(self, concurrency: int) -> None:
+        """Change how many trajectories the user allows."""
+        self._apply(
+            self.admission.set_bounds(max_calls=self._max_calls(concurrency), max_trajectories=concurrency)
+        )
+
+    async def look_at_metrics(self, http: aiohttp.ClientSession, now: float, n_trajectories: int) -> None:
+        """Read the metrics page, if it is vLLM's; the first look decides. Never raises."""
+        if self._has_metrics is False:
+            return
+        try:
+            timeout = aiohttp.ClientTimeout(total=LOOK_TIMEOUT_S)
+            async with http.get(self._metrics_url, timeout=timeout) as response:
+                page = await response.text(errors="replace") if response.status == 200 else ""
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return
+        load = parse_engine_load(page)
+        if load is None:
+            self._has_metrics = self._has_metrics or False
+            return
+        self._has_metrics = True
+        self._apply(
+            self.admission.on_load(
+                now,
+                load,
+                n_calls_in_flight=self.gate.n_held,
+                n_calls_waiting=self.gate.n_waiting,
+                n_trajectories=n_trajectories,
+            )
+        )
+
+    def statistics(self, *, is_ready: bool, n_trajectories: int) -> EndpointStatistics:
+        """Return how it is doing."""
+        return EndpointStatistics(
+            name=self.name,
+            state="ready" if is_ready else "ejected",
+            n_calls_in_flight=self.gate.n_held,
+            n_calls_waiting=self.gate.n_waiting,
+            max_calls=self.gate.limit,
+            n_trajectories=n_trajectories,
+            max_trajectories=self.admission.max_trajectories,
+            latency_s=self.latency_s,
+            n_calls=self.n_calls,
+            n_failed_calls=self.n_failed_calls,
+        )
+
+    def _max_calls(self, concurrency: int) -> int:
+        return min(concurrency, self._config.max_calls or concurrency)
+
+    def _apply(self, adaptations: list[Adaptation]) -> None:
+        for adaptation in adaptations:
+            self._on_event(
+                "adapted",
+                {
+                    "what": adaptation.what,
+                    "endpoint": self.name,
+                    "before": adaptation.before,
+                    "after": adaptation.after,
+                    "reason": adaptation.reason,
+                },
+            )
+        if self.gate.limit != self.admission.max_calls:
+            self.gate.limit = self.admission.max_calls
+
+
+def loop_time() -> float:
+    """Return the running loop's clock, which all decisions about endpoints use."""
+    return asyncio.get_running_loop().time()

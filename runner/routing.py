@@ -1,0 +1,111 @@
+"""Which endpoint a trajectory talks to. Pure: time is a parameter, endpoints are numbers.
+
+A trajectory sticks to one endpoint, whose prefix cache knows it. New ones go to the least loaded. An
+endpoint that fails several calls in a row is ejected; its trajectories move to the others, and it is
+probed, less and less often, until it answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+MAX_FAILURES = 3
+"""Calls in a row that fail before an endpoint is ejected."""
+
+FIRST_PROBE_S = 1.0
+MAX_PROBE_S = 30.0
+
+
+@dataclass(slots=True)
+class _Endpoint:
+    n_pinned: int = 0
+    n_failures: int = 0
+    """In a row."""
+
+    ejected_at: float | None = None
+    next_probe_at: float = 0.0
+    probe_s: float = FIRST_PROBE_S
+
+
+class Router:
+    """Endpoints 0 to n - 1. `capacity_of` gives how many trajectories an endpoint bears."""
+
+    def __init__(self, n_endpoints: int, capacity_of: Callable[[int], int]) -> None:
+        self._endpoints = [_Endpoint() for _ in range(n_endpoints)]
+        self._capacity_of = capacity_of
+        self._pins: dict[str, int] = {}
+
+    def pick(self, attempt: str) -> int:
+        """Return the endpoint of an attempt: its own, or the least loaded of those that are ready."""
+        pinned = self._pins.get(attempt)
+        if pinned is not None and (self.is_ready(pinned) or not self._ready()):
+            return pinned
+        chosen = min(self._ready() or range(len(self._endpoints)), key=self._load)
+        self.forget(attempt)
+        self._pins[attempt] = chosen
+        self._endpoints[chosen].n_pinned += 1
+        return chosen
+
+    def move(self, attempt: str, away_from: int) -> bool:
+        """Let an attempt stick to another endpoint that is ready, if there is one; return whether it does."""
+        others = [index for index in self._ready() if index != away_from]
+        if not others:
+            return False
+        self.forget(attempt)
+        chosen = self._pins[attempt] = min(others, key=self._load)
+        self._endpoints[chosen].n_pinned += 1
+        return True
+
+    def forget(self, attempt: str) -> None:
+        """An attempt has ended."""
+        pinned = self._pins.pop(attempt, None)
+        if pinned is not None:
+            self._endpoints[pinned].n_pinned -= 1
+
+    def on_success(self, index: int) -> bool:
+        """An endpoint answered. Return whether it was ejected until now."""
+        endpoint = self._endpoints[index]
+        was_ejected = endpoint.ejected_at is not None
+        endpoint.n_failures = 0
+        endpoint.ejected_at = None
+        endpoint.probe_s = FIRST_PROBE_S
+        return was_ejected
+
+    def on_failure(self, now: float, index: int) -> bool:
+        """A call failed by the endpoint's fault. Return whether it is ejected now and was not before."""
+        endpoint = self._endpoints[index]
+        endpoint.n_failures += 1
+        if endpoint.ejected_at is not None or endpoint.n_failures < MAX_FAILURES:
+            return False
+        endpoint.ejected_at = now
+        endpoint.next_probe_at = now + endpoint.probe_s
+        return True
+
+    def take_probes(self, now: float) -> Sequence[int]:
+        """Return the ejected endpoints that should be probed now; each is due again later."""
+        due = [
+            index
+            for index, endpoint in enumerate(self._endpoints)
+            if endpoint.ejected_at is not None and now >= endpoint.next_probe_at
+        ]
+        for index in due:
+            endpoint = self._endpoints[index]
+            endpoint.probe_s = min(2 * endpoint.probe_s, MAX_PROBE_S)
+            endpoint.next_probe_at = now + endpoint.probe_s
+        return due
+
+    def is_ready(self, index: int) -> bool:
+        """Whether an endpoint is not ejected."""
+        return self._endpoints[index].ejected_at is None
+
+    def n_pinned(self, index: int) -> int:
+        """How many attempts stick to an endpoint."""
+        return self._endpoints[index].n_pinned
+
+    def _ready(self) -> list[int]:
+        return [index for index in range(len(self._endpoints)) if self.is_ready(index)]
+
+    def _load(self, index: int) -> tuple[float, int]:
+        n_pinned = self._endpoints[index].n_pinned
+        return n_pinned / max(1, self._capacity_of(index)), n_pinned
