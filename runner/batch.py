@@ -23,7 +23,7 @@ from runner.factory import build_model, build_protocol, system_prompt
 from runner.gate import Gate
 from runner.journal import Journal, read_failures, read_inflight, read_trajectories
 from runner.lease import Sandboxes
-from runner.meter import RunMeter
+from runner.meter import RunMeter, in_one_line
 from runner.metrics import MetricsServer
 from runner.models import ModelClient, ScriptedClient
 from runner.plan import Planned, attempts, plan, select_samples
@@ -107,9 +107,7 @@ class Batch:
             self.config.epochs,
             done={row["attempt"]: row["stop_reason"] for row in read_trajectories(self.run_dir)},
             unfinished={found.attempt: len(found.turns) for found in read_inflight(self.run_dir)},
-            failed={
-                row["attempt"]: row["error"] or row["stop_reason"] for row in read_failures(self.run_dir)
-            },
+            failed={row["attempt"]: _why_failed(row) for row in read_failures(self.run_dir)},
             resumes_turns=self.config.resume.unit == "turns",
         )
 
@@ -349,6 +347,10 @@ def _draining_on_signals(scheduler: Scheduler, watching: Watching, grace_s: floa
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+def _why_failed(row: Mapping[str, Any]) -> str:
+    return in_one_line(row.get("error") or "") or str(row["stop_reason"])
 
 
 def check_profiles(samples: Sequence[Sample], config: PoolConfig) -> None:

@@ -14,13 +14,15 @@ from typing import Any
 MAX_SHOWN_CHARS = 80
 
 _NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+_DATE = r"\d{4}[-/]\d{2}[-/]\d{2}"
+_TIME = r"\d{1,2}:\d{2}:\d{2}"
 _UNIT = r"(?:ns|µs|us|μs|ms|s|sec|secs|seconds?|min|minutes?|h|hours?)"
 _NORMALISED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\x1b\[[0-9;?]*[A-Za-z]"), ""),
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.I), "<uuid>"),
     (re.compile(r"\b0x[0-9a-f]{4,}\b", re.I), "<address>"),
     (re.compile(r"(?<=\bid=)\d{9,}|(?<=\bpid=)\d+|(?<=\bpid )\d+", re.I), "<number>"),
-    (re.compile(r"(?:\d{4}[-/]\d{2}[-/]\d{2}[ T])?\b\d{1,2}:\d{2}:\d{2}(?:[.,]\d+)?(?:Z|[+-]\d{2}:?\d{2})?"), "<time>"),
+    (re.compile(rf"(?:{_DATE}[ T])?\b{_TIME}(?:[.,]\d+)?(?:Z|[+-]\d{{2}}:?\d{{2}})?"), "<time>"),
     (re.compile(r"(?<=/)tmp[a-z0-9_]{6,12}\b"), "<temporary>"),
     (re.compile(rf"\b{_NUMBER}\s?{_UNIT}\b(?:\s?(?:±|\+/-|\+-)\s?{_NUMBER}\s?{_UNIT}\b)?"), "<duration>"),
     (re.compile(rf"\b{_NUMBER}\s?(?:it|B|kB|KB|MB|GB|KiB|MiB|rows?|items?)/s\b|\b{_NUMBER}s/it\b"), "<rate>"),
@@ -59,7 +61,8 @@ def _is_cut(record: Mapping[str, Any]) -> bool:
 
 def _parts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the kind and the text of each output; streams of one name that follow each other are one."""
-    name, texts = "", []
+    name = ""
+    texts: list[str] = []
     for output in record.get("outputs") or ():
         kind = output.get("type")
         if kind == "stream":

@@ -64,7 +64,7 @@ class Recorder:
         self._identity = identity
 
     async def finished(self, history: AttemptHistory, outcome: Outcome) -> tuple[Trajectory, bool]:
-        """Append a finished attempt; return its trajectory, and whether it is on disk. Raises JournalError."""
+        """Append a finished attempt; return it, and whether its line is on disk. Raises JournalError."""
         trajectory = self._trajectory(history, outcome)
         line = encode_joined(trajectory, **outcome.encoded())
         return trajectory, await self._journal.append(trajectory.attempt, line)

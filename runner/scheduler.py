@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from runner.admission import Adaptation, SandboxAdmission
 from runner.attempt import AttemptRunner, OnFinished
@@ -187,9 +188,9 @@ class Scheduler:
             await self._trajectories.acquire()
             task = group.create_task(self._run_attempt(attempt))
             self._running[attempt.name] = task
-            task.add_done_callback(lambda _, name=attempt.name: self._on_ended(name))
+            task.add_done_callback(partial(self._on_ended, attempt.name))
 
-    def _on_ended(self, name: str) -> None:
+    def _on_ended(self, name: str, task: asyncio.Task[None]) -> None:
         del self._running[name]
         self._trajectories.release()
 

@@ -170,12 +170,11 @@ def dry_run(batch: Batch) -> int:
     counts: Counter[str] = Counter()
     for planned in batch.plan():
         counts[planned.action] += 1
-        print(
-            f"  {planned.action:6}  {planned.name}  {planned.category}  ({planned.why})".replace("    ", "  ")
-        )
+        category = f"  {planned.category}" if planned.category else ""
+        print(f"  {planned.action:6}  {planned.name}{category}  ({planned.why})")
     print(
-        f"{counts['run']} to run, {counts['resume']} to go on with, {counts['reuse']} done, in {batch.run_dir} "
-        f"(dry run: nothing done)"
+        f"{counts['run']} to run, {counts['resume']} to go on with, {counts['reuse']} done, "
+        f"in {batch.run_dir} (dry run: nothing done)"
     )
     return 0
 
@@ -208,9 +207,8 @@ def report(summary: RunSummary) -> int:
     if statistics.draining:
         print(f"ended early: {statistics.draining}", file=sys.stderr)
     if summary.n_left:
-        print(
-            f"{summary.n_left} attempts left: run the same command with --run-dir {summary.run_dir} to go on"
-        )
+        again = f"run the same command with --run-dir {summary.run_dir} to go on"
+        print(f"{summary.n_left} attempts left: {again}")
     if summary.has_checks and statistics.n_finished + summary.n_done_before:
         print(f"score it: python -m scoring {summary.run_dir}")
     return report_code(summary)

@@ -81,7 +81,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Write what is held, sync and close everything. Raises JournalError when something is not on disk."""
+        """Write what is held, sync and close everything. Raises JournalError if not all is on disk."""
         self._appender.close()
         self._stop_syncing.set()
         self._syncer.join()

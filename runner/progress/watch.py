@@ -1,0 +1,70 @@
+"""Shows a run's statistics as it goes on: a live view, plain lines, JSON lines, or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Literal
+
+from rich.console import Console
+from rich.live import Live
+
+from runner.encoding import encode
+from runner.progress.line import status_line
+from runner.progress.view import live_view
+from runner.statistics import RunStatistics
+
+LIVE_INTERVAL_S = 0.25
+PLAIN_INTERVAL_S = 10.0
+JSON_INTERVAL_S = 1.0
+
+Mode = Literal["auto", "live", "plain", "json", "quiet"]
+Statistics = Callable[[], RunStatistics]
+
+
+async def watch(statistics: Statistics, console: Console, mode: Mode = "auto") -> None:
+    """Show the statistics until cancelled; the live view and JSON show the last state once more then.
+
+    `json` writes the fields of RunStatistics, an object a line; `auto` is `live` on a terminal and `plain`
+    elsewhere.
+    """
+    if mode == "auto":
+        mode = "live" if console.is_terminal else "plain"
+    match mode:
+        case "live":
+            await _watch_live(statistics, console)
+        case "json":
+            await _watch_json(statistics, console)
+        case "plain":
+            await _watch_plain(statistics, console)
+
+
+async def _watch_live(statistics: Statistics, console: Console) -> None:
+    with Live(console=console, auto_refresh=False, transient=False) as live:
+        try:
+            while True:
+                live.update(live_view(statistics(), console.width), refresh=True)
+                await asyncio.sleep(LIVE_INTERVAL_S)
+        finally:
+            live.update(live_view(statistics(), console.width), refresh=True)
+
+
+async def _watch_plain(statistics: Statistics, console: Console) -> None:
+    while True:
+        await asyncio.sleep(PLAIN_INTERVAL_S)
+        console.print(status_line(statistics()), highlight=False, soft_wrap=True, markup=False)
+
+
+async def _watch_json(statistics: Statistics, console: Console) -> None:
+    try:
+        while True:
+            await asyncio.sleep(JSON_INTERVAL_S)
+            _write_json(statistics(), console)
+    finally:
+        _write_json(statistics(), console)
+
+
+def _write_json(statistics: RunStatistics, console: Console) -> None:
+    console.file.write(encode(asdict(statistics)).decode() + "\n")
+    console.file.flush()
