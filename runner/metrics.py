@@ -27,6 +27,7 @@ All names begin with `kernelfleet_`:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -142,14 +143,14 @@ def _host(s: RunStatistics) -> Iterator[Metric]:
     yield _gauge("loop_lag_seconds", "How late the event loop is, over a minute.", "quantile", lags)
 
 
-def _gauge(name: str, what: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+def _gauge(name: str, what: str, label: str, values: Mapping[Any, float]) -> GaugeMetricFamily:
     family = GaugeMetricFamily(f"kernelfleet_{name}", what, labels=[label])
     for key, value in values.items():
         family.add_metric([str(key)], value)
     return family
 
 
-def _counter(name: str, what: str, label: str, values: Mapping[str, float]) -> CounterMetricFamily:
+def _counter(name: str, what: str, label: str, values: Mapping[Any, float]) -> CounterMetricFamily:
     family = CounterMetricFamily(f"kernelfleet_{name}", what, labels=[label])
     for key, value in values.items():
         family.add_metric([str(key)], value)
