@@ -11,12 +11,10 @@ from typing import Any
 import pytest
 
 from bench_data import Sample, SampleFile
-from runner.config import Limits
 from runner.errors import ContextOverflow, ModelRefused, ModelUnavailable, ReplayEnded
 from runner.models import Completion, ModelRequest
-from runner.protocols import Fenced
 from runner.records import Owner, StopReason, Usage
-from runner.rollout import Outcome, Rollout, RolloutSettings
+from runner.rollout import Outcome, RolloutSettings
 from sandbox_pool import (
     DEFAULT_SPEC,
     Display,
@@ -30,13 +28,13 @@ from sandbox_pool import (
     Stream,
     UnsupportedHost,
 )
-from tests.runner.factories import sample
+from tests.runner.factories import FakeModel, rollout, rollout_settings, sample
 
 OK = Observation(Status.OK, (Stream("stdout", "1\n"),))
 CELL = "```python\nx\n```"
 
 
-class ListModel:
+class ListModel(FakeModel):
     """Gives these replies in order, the last one for ever; an exception is raised."""
 
     name = "list"
@@ -45,13 +43,9 @@ class ListModel:
         self.replies = replies
         self.seen: list[list[dict[str, Any]]] = []
 
-    async def start(self) -> None: ...
-
-    async def close(self) -> None: ...
-
     async def complete(self, request: ModelRequest) -> Completion:
         await asyncio.sleep(0)
-        self.seen.append(list(request.messages))
+        self.seen.append(list(request.conversation.messages))
         reply = self.replies[min(request.n_turns_done, len(self.replies) - 1)]
         if isinstance(reply, BaseException):
             raise reply
@@ -59,15 +53,7 @@ class ListModel:
 
 
 def settings(model: ListModel, pool: FakePool, **limits: Any) -> RolloutSettings:
-    return RolloutSettings(
-        model=model,
-        protocol=Fenced(None),
-        pool=pool,
-        limits=Limits(**limits),
-        system_prompt="be good",
-        merge_user_messages=True,
-        artifact_globs=("output/**",),
-    )
+    return rollout_settings(model, pool, system_prompt="be good", globs=("output/**",), **limits)
 
 
 async def run(
@@ -80,10 +66,7 @@ async def run(
 ) -> tuple[Outcome, FakePool, ListModel]:
     model = ListModel(*replies)
     pool = pool or FakePool(script)
-    rollout = Rollout(
-        settings(model, pool, **limits), asked or sample("s"), 1, tmp_path, "artifacts/s/1", seed=7
-    )
-    outcome = await rollout.run()
+    outcome = await rollout(settings(model, pool, **limits), asked or sample("s"), tmp_path).run()
     assert pool.n_leased == 0, "every sandbox is given back"
     return outcome, pool, model
 
@@ -101,7 +84,7 @@ async def test_turns_and_messages(tmp_path: Path) -> None:
     """The conversation alternates, each turn holds its action and observation, the answer has none."""
     outcome, pool, _ = await run(tmp_path, CELL, CELL, "done")
 
-    assert [m["role"] for m in outcome.messages] == [
+    assert [m["role"] for m in outcome.conversation.messages] == [
         "system",
         "user",
         *["assistant", "user"] * 2,
@@ -152,7 +135,7 @@ async def test_turn_limit_counts_model_calls(tmp_path: Path) -> None:
 
     assert len(model.seen) == len(outcome.turns) == 3
     assert len(pool.sandboxes[0].executed) == 3
-    assert outcome.messages[-1]["role"] == "user"
+    assert outcome.conversation.messages[-1]["role"] == "user"
 
 
 @pytest.mark.parametrize(
@@ -209,8 +192,8 @@ async def test_time_limit_ends_a_call_that_never_answers(tmp_path: Path) -> None
             await asyncio.Event().wait()
             raise AssertionError
 
-    rollout = Rollout(settings(Silent(), FakePool(), working_s=0.02), sample(), 1, tmp_path, "a", seed=7)
-    assert (await rollout.run()).stop_reason is StopReason.TIME_LIMIT
+    one = rollout(settings(Silent(), FakePool(), working_s=0.02), sample(), tmp_path)
+    assert (await one.run()).stop_reason is StopReason.TIME_LIMIT
 
 
 async def test_cell_gets_no_more_than_what_is_left(tmp_path: Path) -> None:
@@ -228,7 +211,7 @@ async def test_dead_kernel_is_replaced_and_files_are_kept(tmp_path: Path) -> Non
 
     model = ListModel(CELL, CELL, "done")
     pool = FakePool(script)
-    rollout = Rollout(settings(model, pool), sample(), 1, tmp_path, "a", seed=7)
+    one = rollout(settings(model, pool), sample(), tmp_path)
 
     original_acquire = pool.acquire
 
@@ -239,11 +222,11 @@ async def test_dead_kernel_is_replaced_and_files_are_kept(tmp_path: Path) -> Non
         return context
 
     pool.acquire = acquire  # type: ignore[method-assign]
-    outcome = await rollout.run()
+    outcome = await one.run()
 
     assert outcome.stop_reason is StopReason.ANSWER
     assert len(pool.sandboxes) == 2
-    assert "Kernel died" in outcome.messages[3]["content"]
+    assert "Kernel died" in outcome.conversation.messages[3]["content"]
 
 
 async def test_artifacts_are_collected(tmp_path: Path) -> None:
@@ -291,15 +274,15 @@ async def test_cancelling_closes_the_sandbox_and_keeps_the_turns(tmp_path: Path)
         return cell
 
     pool = FakePool(script)
-    rollout = Rollout(settings(ListModel(CELL), pool), sample(), 1, tmp_path, "a", seed=7)
-    running = asyncio.ensure_future(rollout.run())
+    one = rollout(settings(ListModel(CELL), pool), sample(), tmp_path)
+    running = asyncio.ensure_future(one.run())
     await blocked.wait()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
 
     assert pool.n_leased == 0
-    assert rollout.outcome.turns[0].action == "x"
+    assert one.outcome.turns[0].action == "x"
 
 
 async def test_dead_kernel_may_have_left_files_in_the_way(tmp_path: Path) -> None:
@@ -410,8 +393,6 @@ async def test_failures_of_the_server_do_not_count_as_time(tmp_path: Path) -> No
             return await super().complete(request)
 
     model = FailingServer(CELL)
-    outcome = await Rollout(
-        settings(model, FakePool(), working_s=0.3), sample("s"), 1, tmp_path, "a", seed=7
-    ).run()
+    outcome = await rollout(settings(model, FakePool(), working_s=0.3), sample("s"), tmp_path).run()
 
     assert (outcome.stop_reason, len(outcome.turns)) == (StopReason.TIME_LIMIT, 1)

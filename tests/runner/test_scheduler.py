@@ -9,22 +9,19 @@ from typing import Any
 
 import pytest
 
-from runner.config import Limits
 from runner.errors import JournalError, ModelUnavailable
 from runner.journal import Journal, read_failures, read_trajectories
+from runner.meter import in_one_line
 from runner.models import Completion, ModelRequest
-from runner.plan import attempts
-from runner.protocols import Fenced
+from runner.plan import attempt_seed, attempts
 from runner.records import Trajectory
-from runner.rollout import RolloutSettings
-from runner.scheduler import RunIdentity, Scheduler, attempt_seed, in_one_line
+from runner.scheduler import Scheduler
 from sandbox_pool import FakePool, SandboxError, SandboxSetupError, SandboxStartError
-from tests.runner.factories import sample
+from tests.runner import factories
+from tests.runner.factories import IDENTITY, FakeModel, rollout_settings, sample
 
-IDENTITY = RunIdentity("r", "h", "test", "m", "fenced", "fake", "none", "here", 7, {"upstream": "ipykernel"})
 
-
-class FunctionModel:
+class FunctionModel(FakeModel):
     """Answers with what a function says, which may raise."""
 
     name = "function"
@@ -33,10 +30,6 @@ class FunctionModel:
         self.function = function
         self.n_in_flight = 0
         self.max_in_flight = 0
-
-    async def start(self) -> None: ...
-
-    async def close(self) -> None: ...
 
     async def complete(self, request: ModelRequest) -> Completion:
         self.n_in_flight += 1
@@ -52,16 +45,9 @@ class FunctionModel:
 
 
 def scheduler(
-    journal: Journal,
-    model: FunctionModel,
-    n: int,
-    *,
-    concurrency: int = 4,
-    grace_s: float = 0.0,
-    pool: FakePool | None = None,
+    journal: Journal, model: FunctionModel, n: int, *, pool: FakePool | None = None, **changes: Any
 ) -> Scheduler:
-    settings = RolloutSettings(model, Fenced(None), pool or FakePool(), Limits(max_tries=2), "", True, ())
-    return Scheduler(settings, IDENTITY, journal, concurrency=concurrency, n_total=n, grace_s=grace_s)
+    return factories.scheduler(rollout_settings(model, pool, max_tries=2), journal, n, **changes)
 
 
 def plan(n: int, epochs: int = 1) -> Any:
@@ -70,7 +56,7 @@ def plan(n: int, epochs: int = 1) -> Any:
 
 @pytest.fixture(name="no_backoff", autouse=True)
 def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.scheduler.FIRST_RETRY_S", 0.0)
+    monkeypatch.setattr("runner.attempt.FIRST_RETRY_S", 0.0)
 
 
 async def test_every_attempt_has_one_line(tmp_path: Path) -> None:
@@ -225,7 +211,7 @@ async def test_drain_cancels_after_grace(tmp_path: Path, n_signals: int) -> None
 
 async def test_drain_between_two_tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An attempt that is cancelled while it waits for its next try is recorded with the tries before."""
-    monkeypatch.setattr("runner.scheduler.FIRST_RETRY_S", 3600.0)
+    monkeypatch.setattr("runner.attempt.FIRST_RETRY_S", 3600.0)
 
     def down(request: ModelRequest) -> str:
         raise ModelUnavailable("down\nall\nnight")

@@ -7,16 +7,25 @@ from pathlib import Path
 
 import pytest
 
+from runner.encoding import encode_line
 from runner.errors import JournalError
-from runner.journal import TRAJECTORIES, Journal, read_config, read_events, read_failures, read_trajectories
-from tests.runner.factories import trajectory
+from runner.journal import (
+    TRAJECTORIES,
+    Journal,
+    empty_artifacts,
+    read_config,
+    read_events,
+    read_failures,
+    read_trajectories,
+)
+from tests.runner.factories import append, trajectory
 
 
 async def test_appended_lines_are_read_back_in_order(tmp_path: Path) -> None:
     """The reader yields what was appended, and the next writer knows it as done."""
     with Journal(tmp_path) as journal:
-        await journal.append(trajectory("a"))
-        await journal.append(trajectory("b"))
+        await append(journal, trajectory("a"))
+        await append(journal, trajectory("b"))
 
     assert [row["attempt"] for row in read_trajectories(tmp_path)] == ["a@1", "b@1"]
     with Journal(tmp_path) as journal:
@@ -26,7 +35,7 @@ async def test_appended_lines_are_read_back_in_order(tmp_path: Path) -> None:
 async def test_failures_do_not_count_as_done(tmp_path: Path) -> None:
     """An attempt that failed by our fault is kept apart and runs again."""
     with Journal(tmp_path) as journal:
-        await journal.append_failure(trajectory("a"))
+        await journal.append_failure(encode_line(trajectory("a")))
 
     assert [row["attempt"] for row in read_failures(tmp_path)] == ["a@1"]
     assert list(read_trajectories(tmp_path)) == []
@@ -38,7 +47,7 @@ async def test_last_line_that_was_not_synced_is_told(tmp_path: Path) -> None:
 
     async def write() -> None:
         with Journal(tmp_path, sync_interval_s=0.001) as journal:
-            await journal.append(trajectory("a"))
+            await append(journal, trajectory("a"))
             journal._syncer.join()  # it ends at the first error
 
     with pytest.raises(JournalError, match=TRAJECTORIES):
@@ -51,7 +60,7 @@ async def test_concurrent_appends_do_not_interleave(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
         async with asyncio.TaskGroup() as group:
             for i in range(40):
-                group.create_task(journal.append(trajectory(f"s{i}", error=long_text)))
+                group.create_task(append(journal, trajectory(f"s{i}", error=long_text)))
 
     assert len({row["attempt"] for row in read_trajectories(tmp_path)}) == 40
 
@@ -59,7 +68,7 @@ async def test_concurrent_appends_do_not_interleave(tmp_path: Path) -> None:
 async def test_cancelled_append_still_writes(tmp_path: Path) -> None:
     """Cancelling the waiter neither tears nor drops the line."""
     with Journal(tmp_path) as journal:
-        appending = asyncio.ensure_future(journal.append(trajectory("a")))
+        appending = asyncio.ensure_future(append(journal, trajectory("a")))
         await asyncio.sleep(0)
         appending.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -95,7 +104,7 @@ def test_second_writer_is_refused(tmp_path: Path) -> None:
 async def test_unreadable_line_names_file_and_line(tmp_path: Path, line: bytes, message: str) -> None:
     """A foreign journal is refused with the place and a remedy."""
     with Journal(tmp_path) as journal:
-        await journal.append(trajectory("a"))
+        await append(journal, trajectory("a"))
     with (tmp_path / TRAJECTORIES).open("ab") as file:
         file.write(line)
 
@@ -116,12 +125,17 @@ def test_config_is_replaced_whole(tmp_path: Path) -> None:
 
 
 def test_artifacts_folder_is_emptied(tmp_path: Path) -> None:
-    """What an earlier try left is gone before the next one begins."""
+    """What an earlier try left is gone before the next one begins, but for what is gone on from."""
     with Journal(tmp_path) as journal:
         path, name = journal.artifacts_dir("a", 1)
-        (path / "output").mkdir(parents=True)
-        assert name == "artifacts/a/1"
-        assert not journal.artifacts_dir("a", 1)[0].exists()
+    assert name == "artifacts/a/1"
+    (path / "output").mkdir(parents=True)
+    (path / "displayed").mkdir()
+    (path / "file").write_text("")
+    empty_artifacts(path, keep="displayed")
+    assert [child.name for child in path.iterdir()] == ["displayed"]
+    empty_artifacts(path)
+    assert not path.exists()
 
 
 def test_unwritable_folder_is_a_clear_error() -> None:

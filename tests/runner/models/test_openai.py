@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from runner.config import ModelConfig
+from runner.conversation import Conversation
 from runner.errors import ConfigError, ContextOverflow, ModelRefused, ModelUnavailable
 from runner.models import ModelRequest, OpenAIClient
 from runner.models.openai import retry_after_s
@@ -23,7 +24,7 @@ REQUEST = ModelRequest(
     sample=sample("one"),
     epoch=1,
     n_turns_done=0,
-    messages=[{"role": "user", "content": "hi there"}],
+    conversation=Conversation([{"role": "user", "content": "hi there"}]),
     stop=("</execute>",),
 )
 
@@ -44,7 +45,7 @@ def replies(*responses: Callable[[], web.StreamResponse]) -> Callable[[dict[str,
 
 
 async def ask(server: StubServer, **changes: Any) -> Any:
-    client = OpenAIClient(server.url, config(**changes))
+    client = OpenAIClient([server.url], config(**changes))
     try:
         await client.start()
         return await client.complete(REQUEST)
@@ -83,7 +84,7 @@ async def test_request_is_merged_verbatim() -> None:
 async def test_api_key_is_sent() -> None:
     """The key goes into the Authorization header."""
     async with StubServer() as server:
-        client = OpenAIClient(server.url, config(), api_key="k")
+        client = OpenAIClient([server.url], config(), api_key="k")
         await client.start()
         await client.complete(REQUEST)
         await client.close()
@@ -110,7 +111,7 @@ async def test_address_without_v1() -> None:
     """A server that has nothing there gets the usual remedy, whether or not a name is set."""
     async with StubServer() as server:
         for name in (None, "x"):
-            client = OpenAIClient(server.url.removesuffix("/v1"), config(name=name))
+            client = OpenAIClient([server.url.removesuffix("/v1")], config(name=name))
             with pytest.raises(ConfigError, match=r"HTTP 404.*most addresses end in /v1"):
                 await client.start()
             await client.close()
@@ -202,7 +203,7 @@ async def test_nothing_listens() -> None:
     """A server that is down is named before any work is begun."""
     async with StubServer() as server:
         url = server.url
-    client = OpenAIClient(url, config())
+    client = OpenAIClient([url], config())
     with pytest.raises(ModelUnavailable, match=rf"no model server at {url}: .*Start it"):
         await client.start()
     await client.close()
@@ -211,7 +212,7 @@ async def test_nothing_listens() -> None:
 async def test_server_that_goes_away() -> None:
     """A connection that breaks is retried, then reported."""
     async with StubServer() as server:
-        client = OpenAIClient(server.url, config())
+        client = OpenAIClient([server.url], config())
         await client.start()
     with pytest.raises(ModelUnavailable, match="no usable answer in 3 tries"):
         await client.complete(REQUEST)
@@ -228,7 +229,7 @@ async def test_slow_answer_is_given_up() -> None:
 async def test_cancelling_a_call_is_clean() -> None:
     """A cancelled call raises CancelledError and leaves the client usable."""
     async with StubServer(latency_s=30) as server:
-        client = OpenAIClient(server.url, config())
+        client = OpenAIClient([server.url], config())
         await client.start()
         call = asyncio.ensure_future(client.complete(REQUEST))
         while not server.requests:  # noqa: ASYNC110 - the server has no event to wait for
@@ -259,10 +260,10 @@ async def test_lone_surrogates_go_both_ways() -> None:
     odd = replies(lambda: web.Response(body=b'{"choices": [{"message": {"content": "a\\ud83d"}}]}'))
     async with StubServer(odd) as server:
         assert (await ask(server)).text == "a\ud83d"
-        client = OpenAIClient(server.url, config())
+        client = OpenAIClient([server.url], config())
         await client.start()
         messages = [{"role": "assistant", "content": "a\ud83d"}]
-        await client.complete(ModelRequest(sample("one"), 1, 0, messages))
+        await client.complete(ModelRequest(sample("one"), 1, 0, Conversation(messages)))
         await client.close()
 
     assert server.requests[-1]["messages"][0]["content"] == "a\\ud83d"
@@ -318,7 +319,7 @@ async def test_lost_time_is_told() -> None:
     lost_s: list[float] = []
     handler = replies(lambda: refusal(429, "later", {"Retry-After": "0.2"}), lambda: completion("ok"))
     async with StubServer(handler) as server:
-        client = OpenAIClient(server.url, config())
+        client = OpenAIClient([server.url], config())
         await client.start()
         await client.complete(replace(REQUEST, excuse=lost_s.append))
         await client.close()
@@ -329,4 +330,4 @@ async def test_lost_time_is_told() -> None:
 def test_url_must_be_one() -> None:
     """What is no address is refused at once."""
     with pytest.raises(ConfigError, match="openai:http://localhost:8000/v1"):
-        OpenAIClient("localhost:8000", config())
+        OpenAIClient(["localhost:8000"], config())

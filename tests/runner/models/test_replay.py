@@ -7,6 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from runner.conversation import Conversation
 from runner.errors import ConfigError, ReplayEnded
 from runner.models import ModelRequest, ReplayClient
 from runner.records import Turn
@@ -14,7 +15,7 @@ from tests.runner.factories import sample, trajectory
 
 
 def request(sample_id: str, n_turns_done: int, epoch: int = 1) -> ModelRequest:
-    return ModelRequest(sample(sample_id), epoch, n_turns_done, messages=[])
+    return ModelRequest(sample(sample_id), epoch, n_turns_done, conversation=Conversation())
 
 
 def write(tmp_path: Path, *rows: object) -> Path:

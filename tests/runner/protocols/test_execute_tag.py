@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.protocols import Action, Answer, ExecuteTag
+from runner.protocols import Action, ExecuteTag, Reply
+from runner.protocols.base import assistant
 from sandbox_pool import Display, Error, Observation, Result, Status, Stream
 
 START = "Execution Output:\n"
@@ -31,7 +32,7 @@ text = st.text(st.characters(exclude_categories=())) | st.lists(
 )  # fmt: skip
 def test_first_block_is_the_action(completion: str, code: str, message: str | None) -> None:
     """The first block is executed; a tag that the stop string cut off is put back."""
-    assert protocol.parse(completion, "stop") == Action(code=code, message=message or completion)
+    assert protocol.parse(completion, "stop") == Reply(assistant(message or completion), (Action(code),))
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_first_block_is_the_action(completion: str, code: str, message: str | No
 )
 def test_no_code_is_an_answer(completion: str, finish_reason: str) -> None:
     """A reply without a whole block is an answer, kept as it is."""
-    assert protocol.parse(completion, finish_reason) == Answer(message=completion)
+    assert protocol.parse(completion, finish_reason) == Reply(assistant(completion))
 
 
 @given(text, st.none() | st.sampled_from(["stop", "length", "tool_calls"]))
@@ -57,9 +58,8 @@ def test_parsing_never_raises(completion: str, finish_reason: str | None) -> Non
 @given(st.text().filter(lambda code: code.strip() and "execute>" not in code))
 def test_rendered_action_is_read_back(code: str) -> None:
     """What the oracle writes is what is executed."""
-    reply = protocol.parse(protocol.render_action(code), "stop")
-    assert isinstance(reply, Action)
-    assert reply.code == code.strip()
+    reply = protocol.parse(protocol.write_action(code).text, "stop")
+    assert reply.actions == (Action(code.strip()),)
 
 
 def test_observation_is_upstreams_string() -> None:

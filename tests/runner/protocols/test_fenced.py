@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.protocols import Action, Answer, Fenced
-from runner.protocols.base import TextLimits
+from runner.protocols import Action, Fenced, Reply
+from runner.protocols.base import TextLimits, assistant
 from sandbox_pool import Display, Error, Observation, Result, Status, Stream
 
 START = "[INFO]This is a Code Interpreter Message:\n"
@@ -31,7 +31,7 @@ text = st.text(st.characters(exclude_categories=())) | st.lists(
 )
 def test_first_block_is_the_action(completion: str, code: str) -> None:
     """The code is what stands between the first opening fence and the next fence, stripped."""
-    assert fenced.parse(completion, "stop") == Action(code=code, message=completion)
+    assert fenced.parse(completion, "stop") == Reply(assistant(completion), (Action(code),))
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_first_block_is_the_action(completion: str, code: str) -> None:
 )
 def test_no_code_ends_the_task(completion: str) -> None:
     """An absent, unclosed or blank block is an answer, whatever the finish reason."""
-    assert fenced.parse(completion, "length") == Answer(message=completion)
+    assert fenced.parse(completion, "length") == Reply(assistant(completion))
 
 
 @given(text, st.none() | st.text())
@@ -58,9 +58,8 @@ def test_parsing_never_raises(completion: str, finish_reason: str | None) -> Non
 @given(st.text().filter(lambda code: code.strip() and "```" not in code))
 def test_rendered_action_is_read_back(code: str) -> None:
     """What the oracle writes is what is executed."""
-    assert fenced.parse(fenced.render_action(code), "stop") == Action(
-        code.strip(), fenced.render_action(code)
-    )
+    text = fenced.write_action(code).text
+    assert fenced.parse(text, "stop") == Reply(assistant(text), (Action(code.strip()),))
 
 
 def test_observation_is_upstreams_string() -> None:
