@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 from runner.artifacts import PICTURES_FOLDER
 from runner.errors import JournalError
@@ -88,7 +89,7 @@ class AttemptRunner:
         attempt = history.attempt
         while True:
             history.started_at = time.time()
-            if folder.path.exists():
+            if has_folder(folder.path):
                 keep = PICTURES_FOLDER if recorded else None
                 await asyncio.to_thread(partial(empty_artifacts, folder.path, keep=keep))
             (turn_log.continued if recorded else turn_log.restart)()
@@ -198,6 +199,11 @@ class AttemptRunner:
     def _note_restarted(self, attempt: Attempt, reason: str) -> None:
         self._meter.n_restarted += 1
         self._journal.event("attempt_restarted", attempt=attempt.name, reason=reason)
+
+
+def has_folder(path: Path) -> bool:
+    """Whether a folder is there; a thread to ask from would cost more than the answer."""
+    return path.is_dir()
 
 
 def failure_reason(outcome: Outcome) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,6 +164,9 @@ class Watching:
     handles_signals: bool = True
     """Whether SIGINT and SIGTERM drain the run."""
 
+    on_begun: Callable[[Scheduler], None] = lambda scheduler: None
+    """Told when the run has begun, by whom it can be drained."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shared:
@@ -230,8 +233,9 @@ async def _run_open(
         n_done_before=n_done,
         n_idle_sandboxes=lambda: pool.statistics().n_idle,
         on_finished=watching.on_finished,
-        trajectories=shared.trajectories if shared else None,
+        shared_trajectories=shared.trajectories if shared else None,
     )
+    watching.on_begun(scheduler)
     journal.event(
         "run_started",
         n_attempts=batch.n_attempts,

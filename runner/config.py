@@ -276,10 +276,15 @@ def load_config(path: Path | None, overrides: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: names the file, the line or the key, the value and what is allowed.
     """
-    data = _read_yaml_file(path) if path else {}
-    for key, value in overrides.items():
-        _set_key(data, key, value)
+    data = read_settings(path, overrides)
     where = f"{path}: " if path else ""
+    if "matrix" in data:
+        raise ConfigError(f"{where}it holds a matrix: run it with python -m runner sweep {path}")
+    return check_config(data, where)
+
+
+def check_config(data: Mapping[str, Any], where: str = "") -> RunConfig:
+    """Return the config that a mapping describes. Raises ConfigError, whose message begins with `where`."""
     try:
         config = RunConfig.model_validate(data)
     except ValidationError as error:
@@ -290,6 +295,14 @@ def load_config(path: Path | None, overrides: Mapping[str, Any]) -> RunConfig:
         except TypeError as error:
             raise ConfigError(f"{where}{key}: {value!r} cannot be sent or recorded: {error}") from error
     return config
+
+
+def read_settings(path: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a config file and lay overrides over it, unchecked. Raises ConfigError."""
+    data = _read_yaml_file(path) if path else {}
+    for key, value in overrides.items():
+        set_key(data, key, value)
+    return data
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -344,7 +357,8 @@ def _read_yaml_file(path: Path) -> dict[str, Any]:
     return data
 
 
-def _set_key(data: dict[str, Any], key: str, value: Any) -> None:
+def set_key(data: dict[str, Any], key: str, value: Any) -> None:
+    """Set `a.b` in nested mappings. Raises ConfigError where something else is in the way."""
     parts = key.split(".")
     for depth, part in enumerate(parts[:-1]):
         child = data.get(part)

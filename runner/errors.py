@@ -74,3 +74,10 @@ def write_error(path: Path, error: OSError) -> JournalError:
         return DiskFull(f"cannot write {path}: {error.strerror}; {remedy}")
     remedy = "check that the folder exists and may be written"
     return JournalError(f"cannot write {path}: {error.strerror or error}; {remedy}")
+
+
+def first_error(error: BaseException) -> BaseException:
+    """Return the error itself, or the first one in a group of them."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

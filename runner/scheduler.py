@@ -13,19 +13,19 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from runner.admission import Adaptation, SandboxAdmission
+from runner.admission import SandboxAdmission
 from runner.attempt import AttemptRunner, OnFinished
 from runner.breaker import Breaker
 from runner.config import AdmissionConfig, BreakerConfig, RunLimits
 from runner.errors import DiskFull, JournalError
 from runner.gate import Gate
-from runner.host_pressure import read_host_pressure
 from runner.journal import Journal
 from runner.limits import run_limit_reached
 from runner.loop_lag import LoopLag
 from runner.plan import Attempt
 from runner.recorder import RunIdentity
 from runner.rollout import RolloutSettings
+from runner.sandbox_limit import adapt_sandboxes
 from runner.statistics import RunStatistics, SandboxStatistics
 from runner.turnstile import Turnstile
 from sandbox_pool.config import n_cores
@@ -60,9 +60,9 @@ class Scheduler:
         n_done_before: int = 0,
         n_idle_sandboxes: Callable[[], int] = lambda: 0,
         on_finished: OnFinished | None = None,
-        trajectories: Gate | None = None,
+        shared_trajectories: Gate | None = None,
     ) -> None:
-        """`trajectories` is the limit on those in flight, where several runs share one."""
+        """`shared_trajectories` is a limit that other runs have a part in, as in the sandboxes."""
         self._rollouts = rollouts
         self._journal = journal
         self._settings = settings
@@ -71,14 +71,9 @@ class Scheduler:
         self._n_idle_sandboxes = n_idle_sandboxes
         self._concurrency = settings.concurrency
         self._meter = rollouts.meter
-        self._trajectories = trajectories or Gate(settings.concurrency)
-        self._shares_gate = trajectories is not None
+        self._trajectories = Gate(settings.concurrency)
+        self._shared_trajectories = shared_trajectories
         self._sandbox_gate = rollouts.sandboxes.gate
-        self._sandbox_admission = SandboxAdmission(
-            max_leased=settings.max_sandboxes or settings.concurrency,
-            n_cores=n_cores(),
-            adaptive=settings.admission.mode == "adaptive",
-        )
         self._turnstile = Turnstile(Breaker(settings.breaker), journal.event, self.drain)
         self._attempts = AttemptRunner(rollouts, identity, journal, self._turnstile, on_finished)
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -96,7 +91,10 @@ class Scheduler:
             JournalError: the run directory cannot be written; what ran was given time to end.
         """
         async with self._loop_lag, asyncio.TaskGroup() as group:
-            keepers = [group.create_task(work) for work in (self._keep(), self._adapt(), self._drain())]
+            works = [self._keep(), self._drain()]
+            if self._shared_trajectories is None:
+                works.append(self._adapt_sandboxes())
+            keepers = [group.create_task(work) for work in works]
             self._feeder = group.create_task(self._feed(group, iter(attempts)))
             if self._drain_asked.is_set():
                 self._feeder.cancel()
@@ -186,6 +184,8 @@ class Scheduler:
         for attempt in source:
             await self._turnstile.wait()
             await self._trajectories.acquire()
+            if self._shared_trajectories is not None:
+                await self._shared_trajectories.acquire()
             task = group.create_task(self._run_attempt(attempt))
             self._running[attempt.name] = task
             task.add_done_callback(partial(self._on_ended, attempt.name))
@@ -193,6 +193,8 @@ class Scheduler:
     def _on_ended(self, name: str, task: asyncio.Task[None]) -> None:
         del self._running[name]
         self._trajectories.release()
+        if self._shared_trajectories is not None:
+            self._shared_trajectories.release()
 
     async def _run_attempt(self, attempt: Attempt) -> None:
         try:
@@ -208,19 +210,15 @@ class Scheduler:
                 self.drain(reason)
             await asyncio.sleep(KEEP_INTERVAL_S)
 
-    async def _adapt(self) -> None:
-        """Let as many sandboxes be leased as this machine bears."""
-        admission = self._sandbox_admission
-        self._sandbox_gate.limit = admission.max_leased
-        while True:
-            await asyncio.sleep(self._settings.admission.poll_s)
-            pressure = await asyncio.to_thread(read_host_pressure)
-            gate = self._sandbox_gate
-            now = asyncio.get_running_loop().time()
-            adaptations = admission.on_pressure(now, pressure, n_leased=gate.n_held, n_waiting=gate.n_waiting)
-            gate.limit = admission.max_leased
-            for adaptation in adaptations:
-                self._journal.event("adapted", **adaptation_details(adaptation))
+    async def _adapt_sandboxes(self) -> None:
+        settings = self._settings
+        admission = SandboxAdmission(
+            max_leased=settings.max_sandboxes or settings.concurrency,
+            n_cores=n_cores(),
+            adaptive=settings.admission.mode == "adaptive",
+        )
+        poll_s = settings.admission.poll_s
+        await adapt_sandboxes(self._sandbox_gate, admission, poll_s, self._journal.event)
 
     async def _drain(self) -> None:
         await self._drain_asked.wait()
@@ -231,8 +229,6 @@ class Scheduler:
             task.cancel()
 
     def _apply_cap(self) -> None:
-        if self._shares_gate:
-            return
         cap = self._rollouts.model.max_trajectories()
         self._trajectories.limit = self._concurrency if cap is None else max(1, min(self._concurrency, cap))
 
@@ -244,13 +240,3 @@ class Scheduler:
         return run_limit_reached(
             self._settings.run_limits, self._meter.elapsed_s, usage.total_tokens, usage.cost or 0.0
         )
-
-
-def adaptation_details(adaptation: Adaptation) -> dict[str, object]:
-    """Return an adaptation as it is written to events.log."""
-    return {
-        "what": adaptation.what,
-        "before": adaptation.before,
-        "after": adaptation.after,
-        "reason": adaptation.reason,
-    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from sandbox_pool.errors import SandboxClosed, SandboxPathError
 from sandbox_pool.files import split_path
 from sandbox_pool.interface import DEFAULT_SPEC, SandboxSpec
 from sandbox_pool.observation import Observation, Status
+from sandbox_pool.pool import PoolStatistics
 
 Reply = Observation | BaseException
 """What a cell gives: an observation, or an exception that execute() raises."""
@@ -141,6 +143,27 @@ class FakePool:
         self.n_leased = 0
         self.max_leased = 0
         """The most that were leased at one time."""
+
+    def statistics(self) -> PoolStatistics:
+        """Return the same numbers as a real pool that starts nothing ahead, and never refuses."""
+        n = len(self.sandboxes)
+        return PoolStatistics(
+            tier="none",
+            max_sandboxes=sys.maxsize,
+            n_idle=0,
+            n_starting=0,
+            n_leased=self.n_leased,
+            n_closing=0,
+            n_waiting=0,
+            n_started=n,
+            n_failed_starts=0,
+            n_closed=n - self.n_leased,
+            n_hits=n,
+            n_misses=0,
+            n_denied=0,
+            start_p50_s=None,
+            start_p99_s=None,
+        )
 
     async def __aenter__(self) -> FakePool:
         """Do nothing: a fake holds nothing."""

@@ -18,7 +18,7 @@ from rich.console import Console
 from bench_data import BenchDataError
 from runner.batch import Batch, RunSummary, Watching, prepare, run_batch
 from runner.config import RunConfig, load_config, parse_setting
-from runner.errors import ConfigError, RunnerError
+from runner.errors import ConfigError, RunnerError, first_error
 from runner.models import ReplayClient
 from runner.progress import duration
 from runner.resume import check_same_run
@@ -220,13 +220,6 @@ def report_code(summary: RunSummary) -> int:
         return EXIT_SIGNAL + summary.signal_number
     is_done = not summary.statistics.n_failed and not (summary.statistics.draining and summary.n_left)
     return 0 if is_done else EXIT_FAILED
-
-
-def first_error(error: BaseException) -> BaseException:
-    """Return the error itself, or the first one in a group of them."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def exit_code(error: BaseException) -> int | None:

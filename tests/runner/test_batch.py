@@ -12,6 +12,7 @@ from rich.console import Console
 
 from bench_data import load
 from runner.batch import (
+    Watching,
     default_run_dir,
     enough_sandboxes,
     identity_of,
@@ -151,7 +152,7 @@ async def test_pool_is_told_whose_code_it_runs(
         row = {"id": "a", "reference": {"cells": ["1"], "answer": "1"}, "setup": "2"}
         settings["benchmark"] = task_file(tmp_path, row)
     console = Console(file=io.StringIO())
-    summary = await run_batch(prepare(RunConfig.model_validate(settings)), console)
+    summary = await run_batch(prepare(RunConfig.model_validate(settings)), Watching(console))
 
     assert (summary.statistics.n_finished, summary.statistics.n_failed) == (1, 0)
     (pool,) = pools

@@ -21,7 +21,7 @@ class Clock:
 def test_waiting_does_not_count() -> None:
     """Time in our own queues, or lost to a failing server, is not the trajectory's."""
     clock = Clock()
-    budget = Budget(Limits(working_s=60, cell_s=20), clock)
+    budget = Budget(Limits(working_s=60, cell_s=20), clock=clock)
     clock.now += 30
     assert budget.remaining_s == 30
     with budget.waiting():
@@ -34,7 +34,7 @@ def test_waiting_does_not_count() -> None:
 def test_cell_gets_its_limit_or_the_rest() -> None:
     """A cell never gets more than what is left, and nothing is never less than none."""
     clock = Clock()
-    budget = Budget(Limits(working_s=60, cell_s=20), clock)
+    budget = Budget(Limits(working_s=60, cell_s=20), clock=clock)
     assert budget.cell_s == 20
     clock.now += 55
     assert budget.cell_s == 5
@@ -58,6 +58,6 @@ def test_what_forbids_another_turn(
 ) -> None:
     """Each limit is reached at its value, not before."""
     clock = Clock()
-    budget = Budget(Limits(max_turns=3, max_total_tokens=100, working_s=60), clock)
+    budget = Budget(Limits(max_turns=3, max_total_tokens=100, working_s=60), clock=clock)
     clock.now += passed_s
     assert budget.exceeded(n_turns, Usage(total_tokens=tokens)) is reason

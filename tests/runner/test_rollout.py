@@ -388,7 +388,7 @@ async def test_failures_of_the_server_do_not_count_as_time(tmp_path: Path) -> No
         async def complete(self, request: ModelRequest) -> Completion:
             if request.n_turns_done == 1:
                 await asyncio.Event().wait()
-            request.excuse(0.4)
+            request.clock.excuse(0.4)
             await asyncio.sleep(0.4)
             return await super().complete(request)
 

@@ -14,7 +14,6 @@ from runner.journal import Journal, read_failures, read_trajectories
 from runner.meter import in_one_line
 from runner.models import Completion, ModelRequest
 from runner.plan import attempt_seed, attempts
-from runner.records import Trajectory
 from runner.scheduler import Scheduler
 from sandbox_pool import FakePool, SandboxError, SandboxSetupError, SandboxStartError
 from tests.runner import factories
@@ -233,16 +232,22 @@ async def test_drain_between_two_tries(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 async def test_journal_error_ends_the_run(tmp_path: Path) -> None:
-    """A run directory that cannot be written stops everything at once."""
+    """A run directory that cannot be written stops the run, and is what the run ends with."""
 
-    class FullJournal(Journal):
-        async def append(self, trajectory: Trajectory) -> None:
-            raise JournalError("cannot write: No space left on device")
+    class BrokenJournal(Journal):
+        async def append(self, attempt: str, line: bytes) -> bool:
+            await asyncio.sleep(0.02)
+            raise JournalError("cannot write: Input/output error")
 
-    with FullJournal(tmp_path) as journal, pytest.raises(ExceptionGroup) as caught:
-        await scheduler(journal, FunctionModel(lambda request: "done"), 10).run(plan(10))
+    model = FunctionModel(lambda request: "done")
+    journal = BrokenJournal(tmp_path)
 
-    assert caught.group_contains(JournalError)
+    async def run() -> None:
+        with journal:
+            await scheduler(journal, model, 10_000).run(plan(10_000))
+
+    with pytest.raises(JournalError, match="Input/output"):
+        await run()
 
 
 def test_seed_depends_on_run_seed_and_attempt() -> None:

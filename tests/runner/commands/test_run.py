@@ -111,7 +111,7 @@ def test_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["--dry-run", "--samples", "math*", "--epochs", "2", "--run-dir", "r"]) == 0
 
     output = capsys.readouterr().out
-    assert "run   math" in output
+    assert "run     math" in output
     assert "0 done, in r (dry run: nothing done)" in output
     assert list(tmp_path.iterdir()) == []
 
@@ -184,7 +184,7 @@ def test_dry_run_refuses_what_the_run_would(tmp_path: Path, capsys: pytest.Captu
     """It does not promise a resume that will be refused."""
     assert nop_run(tmp_path) == 0
     assert nop_run(tmp_path, "--dry-run") == 0
-    assert "0 to run, 2 done" in capsys.readouterr().out
+    assert "0 to run, 0 to go on with, 2 done" in capsys.readouterr().out
     assert nop_run(tmp_path, "--dry-run", "--set", "limits.max_turns=3") == 2
 
 

@@ -45,7 +45,9 @@ FULL = RunStatistics(
 )
 
 
-async def shown(mode: Mode, states: list[RunStatistics], *, seconds: float = 0.0, terminal: bool = False) -> str:
+async def shown(
+    mode: Mode, states: list[RunStatistics], *, seconds: float = 0.0, terminal: bool = False
+) -> str:
     """Return what a watch writes until it is cancelled."""
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, width=200)
@@ -70,7 +72,9 @@ async def test_short_runs_print_no_plain_line() -> None:
 
 async def test_json_has_all_fields() -> None:
     """Each line is one object whose keys are the fields of RunStatistics; the last state is there."""
-    rows = [json.loads(line) for line in (await shown("json", [FULL, replace(FULL, n_finished=401)])).splitlines()]
+    rows = [
+        json.loads(line) for line in (await shown("json", [FULL, replace(FULL, n_finished=401)])).splitlines()
+    ]
     assert rows[-1]["n_finished"] == 401
     assert rows[-1]["endpoints"][0]["name"] == "gpu1:8000"
     assert rows[-1]["phases"]["model"] == 150
@@ -95,5 +99,13 @@ def test_live_view_fits_any_terminal(width: int) -> None:
     for part in ("PAUSED: the engines are down", "403/1000 done", "150 with the model", "gpu2:8000", "60/64"):
         assert part in flat
     if width >= 80:
-        for part in ("200 of 200 (held below 256)", "49 of 64 leased", "900/s", "cost 1.25", "engine 7", "12.0 ms", "s[red]1@1"):
+        for part in (
+            "200 of 200 (held below 256)",
+            "49 of 64 leased",
+            "900/s",
+            "cost 1.25",
+            "engine 7",
+            "12.0 ms",
+            "s[red]1@1",
+        ):
             assert part in flat

@@ -52,7 +52,7 @@ def test_no_code_is_an_answer(completion: str, finish_reason: str) -> None:
 @given(text, st.none() | st.sampled_from(["stop", "length", "tool_calls"]))
 def test_parsing_never_raises(completion: str, finish_reason: str | None) -> None:
     """Any text is an action or an answer; at most a closing tag is added."""
-    assert protocol.parse(completion, finish_reason).message.startswith(completion)
+    assert protocol.parse(completion, finish_reason).message["content"].startswith(completion)
 
 
 @given(st.text().filter(lambda code: code.strip() and "execute>" not in code))

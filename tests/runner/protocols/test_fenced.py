@@ -52,7 +52,7 @@ def test_no_code_ends_the_task(completion: str) -> None:
 @given(text, st.none() | st.text())
 def test_parsing_never_raises(completion: str, finish_reason: str | None) -> None:
     """Any text is an action or an answer, and is kept as it is."""
-    assert fenced.parse(completion, finish_reason).message == completion
+    assert fenced.parse(completion, finish_reason).message == assistant(completion)
 
 
 @given(st.text().filter(lambda code: code.strip() and "```" not in code))

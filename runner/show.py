@@ -1,0 +1,157 @@
+"""A run, or one trajectory of it, as text for a person. Pure."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from runner.progress.line import duration
+
+Row = Mapping[str, Any]
+
+RULE = "-" * 72
+
+
+def visible(text: Any) -> str:
+    r"""Return a text with what a terminal would obey made visible; lines and tabs stay.
+
+    A lone surrogate, which no terminal takes, becomes `\udXXX`.
+    """
+    plain = str(text).encode("utf-8", "backslashreplace").decode("utf-8").replace("\r\n", "\n")
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in plain)
+
+
+def run_lines(
+    config: Row,
+    trajectories: Iterable[Row],
+    failures: Iterable[Row],
+    unfinished: Mapping[str, int],
+    events: Iterable[Row],
+) -> Iterator[str]:
+    """Yield a run: what it is, how far it is, what failed."""
+    run = config.get("config", {})
+    yield f"benchmark {run.get('benchmark')}, model {run.get('model', {}).get('client')}"
+    yield f"run {config['run_id']}, config {config.get('config_hash')}"
+    totals = _Totals()
+    for row in trajectories:
+        totals.add(row)
+    yield from totals.lines(config.get("n_attempts"))
+    latest = {row["attempt"]: row for row in failures}
+    open_failures = [row for name, row in latest.items() if name not in totals.done]
+    if open_failures:
+        yield f"{len(open_failures)} attempts failed by our fault or were cancelled:"
+        for row in open_failures[:20]:
+            error = _first_line(row.get("error"))
+            yield f"  {row['attempt']}: {row['stop_reason']} ({row.get('owner')}) {error}"
+    if unfinished:
+        yield f"{len(unfinished)} unfinished, with recorded turns:"
+        yield from (f"  {name}: {n} turns" for name, n in list(unfinished.items())[:20])
+    yield from _event_lines(events)
+
+
+class _Totals:
+    def __init__(self) -> None:
+        self.done: set[str] = set()
+        self.stop_reasons: Counter[str] = Counter()
+        self.n_turns = 0
+        self.n_tokens = 0
+        self.cost = 0.0
+        self.n_artifact_bytes = 0
+
+    def add(self, row: Row) -> None:
+        self.done.add(row["attempt"])
+        self.stop_reasons[row["stop_reason"]] += 1
+        self.n_turns += len(row.get("turns") or ())
+        usage = row.get("usage") or {}
+        self.n_tokens += usage.get("total_tokens") or 0
+        self.cost += usage.get("cost") or 0.0
+        self.n_artifact_bytes += sum(a.get("bytes") or 0 for a in row.get("artifacts") or ())
+
+    def lines(self, n_attempts: Any) -> Iterator[str]:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in self.stop_reasons.most_common())
+        yield f"{len(self.done)} of {n_attempts or '?'} attempts finished" + (
+            f": {reasons}" if reasons else ""
+        )
+        cost = f", cost {self.cost:.4g}" if self.cost else ""
+        yield f"{self.n_turns} turns, {self.n_tokens} tokens{cost}"
+        yield f"{self.n_artifact_bytes} bytes of artifacts"
+
+
+def _event_lines(events: Iterable[Row]) -> Iterator[str]:
+    counts: Counter[str] = Counter()
+    last: dict[str, Row] = {}
+    for event in events:
+        counts[event["event"]] += 1
+        last[event["event"]] = event
+    if counts:
+        yield "events: " + ", ".join(f"{n} {name}" for name, n in counts.items())
+    if finished := last.get("run_finished"):
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(finished["at"]))
+        yield f"last ended at {at}, after {duration(finished.get('wall_s') or 0.0)}"
+
+
+def trajectory_lines(row: Row) -> Iterator[str]:
+    """Yield one trajectory, turn by turn."""
+    yield f"{row['attempt']}: {row['stop_reason']} (owner {row.get('owner')}), model {row.get('model')}"
+    if row.get("error"):
+        yield f"error: {row['error']}"
+    for number, failed in enumerate(row.get("tries") or (), start=1):
+        why = f"{failed.get('stop_reason')} ({failed.get('owner')}) {failed.get('error')}"
+        yield f"try {number} failed: {why}"
+    turns = row.get("turns") or ()
+    for message in row.get("messages") or ():
+        if message.get("role") == "assistant":
+            break  # from here on the turns say more
+        yield from _block(str(message.get("role")), message.get("content"))
+    for number, turn in enumerate(turns, start=1):
+        yield from _turn_lines(number, turn)
+    for artifact in row.get("artifacts") or ():
+        problem = f" NOT KEPT: {artifact['problem']}" if artifact.get("problem") else ""
+        yield f"artifact {artifact.get('path')} ({artifact.get('bytes')} bytes){problem}"
+    usage, timings = row.get("usage") or {}, row.get("timings") or {}
+    yield f"tokens: {usage.get('prompt_tokens')} prompt, {usage.get('completion_tokens')} completion"
+    yield "seconds: " + ", ".join(f"{name.removesuffix('_s')} {value:.2f}" for name, value in timings.items())
+
+
+def _turn_lines(number: int, turn: Row) -> Iterator[str]:
+    seconds = (turn.get("timings") or {}).get("model_s") or 0.0
+    yield from _block(f"turn {number} ({seconds:.2f} s, {turn.get('finish_reason')})", turn.get("completion"))
+    if turn.get("reasoning"):
+        yield from _block("reasoning", turn["reasoning"])
+    actions = [{"action": turn.get("action"), "observation": turn.get("observation")}]
+    for one in [*actions, *(turn.get("further") or ())]:
+        if one.get("action") is not None:
+            yield from _block("action", one["action"])
+            yield from _observation_lines(one.get("observation"))
+
+
+def _observation_lines(observation: Row | None) -> Iterator[str]:
+    if observation is None:
+        yield "(no observation)"
+        return
+    head = f"observation: {observation.get('status')}, {observation.get('duration_s') or 0:.2f} s"
+    yield from _block(head, "\n".join(_output_text(output) for output in observation.get("outputs") or ()))
+
+
+def _output_text(output: Row) -> str:
+    match output.get("type"):
+        case "stream":
+            return str(output.get("text")).rstrip("\n")
+        case "error":
+            return f"{output.get('ename')}: {output.get('evalue')}"
+    data = output.get("data") or {}
+    shown = [str(data["text/plain"])] if "text/plain" in data else []
+    shown += [f"[{mime}: {value['path']}]" for mime, value in data.items() if isinstance(value, Mapping)]
+    return "\n".join(shown)
+
+
+def _block(head: str, text: Any) -> Iterator[str]:
+    yield f"{RULE}\n{head}"
+    if text:
+        yield str(text)
+
+
+def _first_line(error: Any) -> str:
+    return str(error or "").strip().partition("\n")[0]

@@ -1,0 +1,216 @@
+"""A config with a `matrix:` is a sweep: one run for each combination of its values.
+
+    matrix:
+      models: [openai:http://gpu1:8000/v1, {client: "openai:http://gpu2:8000/v1", name: big}]
+      protocols: [fenced, tool_call]
+      temperatures: [0.0, 0.8]
+      epochs: [1]
+      limits.max_turns: [5, 10]      # any key of the config
+
+Each cell has a run directory of its own below the sweep's, named for its values, so that the same
+command goes on with all of them. Side by side, cells share one limit on trajectories and one on
+sandboxes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import hashlib
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from runner.admission import SandboxAdmission
+from runner.batch import Batch, RunSummary, Shared, Watching, prepare, run_batch
+from runner.config import RunConfig, check_config, read_settings, set_key
+from runner.errors import ConfigError, RunnerError, first_error
+from runner.gate import Gate
+from runner.sandbox_limit import adapt_sandboxes
+from runner.scheduler import Scheduler
+from sandbox_pool import SandboxError
+from sandbox_pool.config import n_cores
+
+ALIASES = {
+    "models": "model",
+    "protocols": "protocol",
+    "temperatures": "model.request.temperature",
+    "epochs": "epochs",
+}
+"""Short names of what is swept most, and the keys that they stand for."""
+
+MAX_CELLS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One combination of the matrix."""
+
+    name: str
+    values: Mapping[str, Any]
+    """By the key of the config."""
+
+    config: RunConfig
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """What came of a cell in this process."""
+
+    cell: Cell
+    summary: RunSummary | None
+    error: str | None
+    """Why it could not begin, or broke off."""
+
+
+def read_sweep(path: Path, overrides: Mapping[str, Any]) -> list[Cell]:
+    """Return the cells of a sweep, in the order of the matrix, the last key changing fastest.
+
+    Raises:
+        ConfigError: names the file, the key, the value and what is allowed.
+    """
+    data = read_settings(path, overrides)
+    axes = _axes(path, data.pop("matrix", None))
+    root = Path(data.pop("run_dir", None) or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{path.stem}")
+    cells = []
+    for values in product(*axes.values()):
+        settings = copy.deepcopy(data)
+        named = dict(zip(axes, values, strict=True))
+        for key, value in named.items():
+            set_key(settings, key, value)
+        name = cell_name(named)
+        settings["run_dir"] = root / name
+        cells.append(Cell(name, named, check_config(settings, f"{path}, cell {name}: ")))
+    names = [cell.name for cell in cells]
+    for cell in cells:
+        if names.count(cell.name) > 1:
+            raise ConfigError(f"{path}: matrix: two cells are the same: {cell.name}; name each value once")
+    return cells
+
+
+def _axes(path: Path, matrix: Any) -> dict[str, list[Any]]:
+    if not isinstance(matrix, dict) or not matrix:
+        raise ConfigError(f"{path}: a sweep needs a matrix: {{models: [...], protocols: [...], ...}}")
+    axes = {}
+    for key, values in matrix.items():
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"{path}: matrix.{key}: give a list of values, not {values!r}")
+        axes[ALIASES.get(str(key), str(key))] = values
+    n_cells = 1
+    for values in axes.values():
+        n_cells *= len(values)
+    if n_cells > MAX_CELLS:
+        raise ConfigError(f"{path}: matrix: {n_cells} cells are more than {MAX_CELLS}; split the sweep")
+    return axes
+
+
+def cell_name(values: Mapping[str, Any]) -> str:
+    """Return the name of a cell's folder: readable, and different for different values."""
+    parts = [f"{key.rpartition('.')[2]}={_short(value)}" for key, value in values.items()]
+    readable = "".join(c if c.isalnum() or c in "._-=," else "-" for c in ",".join(parts))
+    digest = hashlib.sha256(repr(sorted(values.items())).encode()).hexdigest()[:6]
+    return f"{readable[:80]}-{digest}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        value = value.get("name") or value.get("client") or value.get("kind") or "-"
+    return str(value).replace("http://", "").replace("https://", "")
+
+
+async def run_sweep(
+    cells: Sequence[Cell],
+    console: Console,
+    *,
+    side_by_side: int = 1,
+    on_result: Callable[[CellResult], None] = lambda result: None,
+) -> list[CellResult]:
+    """Run the cells, so many at a time. SIGINT and SIGTERM drain those that run and begin no other.
+
+    A cell that cannot begin does not keep the others from running. Returns what came of each cell that
+    was begun.
+    """
+    stop = _Stop()
+    results: list[CellResult] = []
+    waiting = iter(cells)
+    shared = _shared(cells) if side_by_side > 1 else None
+
+    async def work() -> None:
+        for cell in waiting:
+            if stop.number is not None:
+                return
+            results.append(await _run_cell(cell, console, stop, shared))
+            on_result(results[-1])
+
+    with _stopping_on_signals(stop):
+        async with asyncio.TaskGroup() as group:
+            keeper = group.create_task(_keep(cells[0].config, shared)) if shared else None
+            workers = [group.create_task(work()) for _ in range(min(side_by_side, len(cells)))]
+            await asyncio.wait(workers)
+            if keeper is not None:
+                keeper.cancel()
+    return results
+
+
+async def _run_cell(cell: Cell, console: Console, stop: _Stop, shared: Shared | None) -> CellResult:
+    try:
+        batch: Batch = prepare(cell.config)
+        watching = Watching(console, handles_signals=False, on_begun=stop.add)
+        summary = await run_batch(batch, watching, shared)
+    except (RunnerError, SandboxError, ValueError) as error:
+        return CellResult(cell, None, str(error))
+    except ExceptionGroup as group:
+        cause = first_error(group)
+        if not isinstance(cause, RunnerError | SandboxError):
+            raise
+        return CellResult(cell, None, str(cause))
+    return CellResult(cell, replace(summary, signal_number=stop.number), None)
+
+
+class _Stop:
+    """The signal that ends a sweep, and the runs that it drains."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._runs: list[Scheduler] = []
+
+    def add(self, run: Scheduler) -> None:
+        self._runs.append(run)
+        if self.number is not None:
+            run.drain(signal.Signals(self.number).name)
+
+    def __call__(self, number: int) -> None:
+        self.number = number
+        for run in self._runs:
+            run.drain(signal.Signals(number).name)
+
+
+@contextmanager
+def _stopping_on_signals(stop: _Stop) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def _shared(cells: Sequence[Cell]) -> Shared:
+    concurrency = max(cell.config.concurrency for cell in cells)
+    sandboxes = max(concurrency, *(cell.config.sandbox.max_sandboxes for cell in cells))
+    return Shared(Gate(concurrency), Gate(sandboxes))
+
+
+async def _keep(config: RunConfig, shared: Shared) -> None:
+    is_adaptive = config.admission.mode == "adaptive"
+    admission = SandboxAdmission(max_leased=shared.sandboxes.limit, n_cores=n_cores(), adaptive=is_adaptive)
+    await adapt_sandboxes(shared.sandboxes, admission, config.admission.poll_s, lambda name, **details: None)
