@@ -27,6 +27,10 @@ BINDS = 0.9
 MIN_ROUND_CALLS = 8
 MIN_ROUND_S = 0.05
 CUT_INTERVAL_S = 1.0
+REFUSAL_SMOOTHING = 0.05
+MAX_REFUSED_SHARE = 0.1
+"""Fewer refusals are noise, and cost a retry; a server that is too full refuses more than that."""
+
 CALM_AFTER_REFUSAL_S = 5.0
 FIRST_RETRY_S = 4.0
 MAX_RETRY_S = 60.0
@@ -100,6 +104,9 @@ class EndpointAdmission:
         self._retry_s = FIRST_RETRY_S
         self._retry_at = 0.0
         self._cut_at = -CUT_INTERVAL_S
+        self._refused_share = 0.0
+        """Of the latest calls."""
+
         self._load_at = -LOAD_EXPIRES_S
         self._n_polls_queued = 0
         self._trimmed_at = -SOFT_TRIM_INTERVAL_S
@@ -111,6 +118,7 @@ class EndpointAdmission:
         """Count a call that was answered; `n_in_flight` includes it."""
         if not self._adaptive:
             return []
+        self._refused_share -= REFUSAL_SMOOTHING * self._refused_share
         n_calls = self._round.add(n_completion_tokens, binds=n_in_flight >= BINDS * self.max_calls)
         lasted_s = now - self._round.began_at
         if n_calls < max(self.max_calls, MIN_ROUND_CALLS) or lasted_s < max(MIN_ROUND_S, latency_s / 2):
@@ -122,7 +130,10 @@ class EndpointAdmission:
 
     def on_refusal(self, now: float, *, status: int, n_in_flight: int) -> list[Adaptation]:
         """Count a call that was refused for too many of them."""
-        if not self._adaptive or now - self._cut_at < CUT_INTERVAL_S:
+        if not self._adaptive:
+            return []
+        self._refused_share += REFUSAL_SMOOTHING * (1 - self._refused_share)
+        if self._refused_share < MAX_REFUSED_SHARE or now - self._cut_at < CUT_INTERVAL_S:
             return []
         self._cut_at = now
         self._is_doubling = False

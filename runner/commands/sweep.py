@@ -85,15 +85,14 @@ def report_cell(result: CellResult) -> None:
 def table(results: Sequence[CellResult]) -> Table:
     """Return what came of all cells."""
     grid = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("run", "finished", "left", "failed", "turns", "tokens", "cost", "time", "run directory"):
-        grid.add_column(name, justify="left" if name in ("run", "run directory") else "right", no_wrap=True)
-    for result in results:
+    for name in ("run", "finished", "left", "failed", "turns", "tokens", "cost", "time"):
+        grid.add_column(name, justify="left" if name == "run" else "right", overflow="fold")
+    for result in sorted(results, key=lambda result: result.cell.name):
         grid.add_row(*(Text(cell) for cell in _row(result)))
     return grid
 
 
 def _row(result: CellResult) -> list[str]:
-    where = str(result.cell.config.run_dir)
     if result.summary is None:
         return [result.cell.name, "error", "", "", "", "", "", "", where]
     s = result.summary.statistics
@@ -106,7 +105,6 @@ def _row(result: CellResult) -> list[str]:
         str(s.n_prompt_tokens + s.n_completion_tokens),
         "" if s.cost is None else f"{s.cost:.4g}",
         duration(s.elapsed_s),
-        where,
     ]
 
 
