@@ -61,6 +61,7 @@ class FaultProxy:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        await asyncio.sleep(0.02)  # connections that were accepted in the last moment
         while self._n_open:
             for writer in self._writers:
                 writer.transport.abort()
@@ -80,8 +81,8 @@ class FaultProxy:
                 self.done[fault] += 1
                 if not await self._answer(writer, request, fault):
                     return
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, RuntimeError, asyncio.IncompleteReadError):
+            pass  # RuntimeError: uvloop's word for a transport that was aborted
         finally:
             self._n_open -= 1
             self._writers.discard(writer)
@@ -116,7 +117,8 @@ class FaultProxy:
         try:
             writer.write(request)
             answer = await _read_message(reader)
-            assert answer is not None
+            if answer is None:
+                raise ConnectionError("the server closed the connection")
             return answer
         finally:
             writer.close()

@@ -111,17 +111,17 @@ async def test_server_dies_and_comes_back_on_the_same_port(tmp_path: Path) -> No
         first, second = FaultProxy(server.port), FaultProxy(server.port)
         await first.__aenter__()
         async with second:
-            run = asyncio.create_task(drive(tmp_path, [first.url, second.url], 1500, FakePool()))
+            run = asyncio.create_task(drive(tmp_path, [first.url, second.url], 2500, FakePool()))
             await asyncio.sleep(1.0)
             await first.__aexit__()
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(0.5)
             n_before = first.done.total()
             async with first:
                 statistics = await run
-    assert (statistics.n_finished, statistics.n_failed) == (1500, 0)
+    assert (statistics.n_finished, statistics.n_failed) == (2500, 0)
     assert n_before > 100
     assert first.done.total() > n_before, "it was taken back"
-    assert [row["tries"] for row in read_trajectories(tmp_path)] == [[]] * 1500
+    assert [row["tries"] for row in read_trajectories(tmp_path)] == [[]] * 2500
     assert {event["event"] for event in read_events(tmp_path)} <= {"adapted"}
 
 
