@@ -91,7 +91,13 @@ class StubServer:
             await asyncio.sleep(self.latency_s)
         if self.handler is not None:
             return await self.handler(body)
-        return completion(three_cells_and_an_answer(body["messages"]))
+        text = three_cells_and_an_answer(body["messages"])
+        if body.get("tools") and text.startswith("```"):
+            name = body["tools"][0]["function"]["name"]
+            function = {"name": name, "arguments": '{"code": "print(1)"}'}
+            calls = [{"id": f"call-{len(body['messages'])}", "type": "function", "function": function}]
+            return completion("", "tool_calls", tool_calls=calls)
+        return completion(text)
 
     async def _list_models(self, request: web.Request) -> Reply:
         return web.json_response({"data": [{"id": name} for name in self.models]})

@@ -16,16 +16,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
 import json
-import os
 import secrets
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -37,6 +34,7 @@ from sandbox_pool import SandboxError, SandboxStartError
 from sandbox_pool.bench import add_arguments, present
 from sandbox_pool.bench.contenders import CELL_TIMEOUT_S, IMPORTS, START_TIMEOUT_S, peer_environment
 from sandbox_pool.config import n_cores
+from tests.bench.peers import installed
 
 REQUIREMENTS = Path(__file__).with_name("kernel_gateway.txt")
 KERNEL_NAME = "bench"
@@ -197,32 +195,13 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def default_venv() -> Path:
-    """Return where the gateway is installed: another folder for other versions of it or of Python."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    what = REQUIREMENTS.read_bytes() + sys.version.encode()
-    return cache / "kernelfleet" / f"kernel-gateway-{hashlib.sha256(what).hexdigest()[:12]}"
-
-
-def installed_gateway(folder: Path) -> Path:
-    """Install the gateway unless it is there; return its interpreter. Blocks for about a minute."""
-    python, done = folder / "bin" / "python", folder / ".installed"
-    if not done.exists():
-        print(f"installing Jupyter Kernel Gateway into {folder} ...", file=sys.stderr, flush=True)
-        venv.create(folder, with_pip=True, clear=True)
-        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*command, "--requirement", str(REQUIREMENTS)], check=True, stdout=sys.stderr)
-        done.touch()
-    return python
-
-
 def main() -> None:
     """Install the peer, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--gateway-venv", type=Path, metavar="DIR", help="where the gateway is installed")
     options = parser.parse_args()
-    python = installed_gateway((options.gateway_venv or default_venv()).absolute())
+    python = installed(REQUIREMENTS, options.gateway_venv)
     with tempfile.TemporaryDirectory(prefix="kernelfleet-gateway-") as folder:
         sys.exit(present(options, peers=[GatewayKernels(python, Path(folder))]))
 
