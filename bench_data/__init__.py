@@ -6,7 +6,7 @@
 
 from bench_data.errors import BenchDataError, MissingDataError, SampleError, UnknownBenchmark
 from bench_data.loading import DataOptions, load
-from bench_data.sample import Benchmark, Message, Sample, SampleFile, SkippedSample, Solution
+from bench_data.sample import Benchmark, Message, Sample, SampleFile, Samples, SkippedSample, Solution
 
 __all__ = [
     "BenchDataError",
@@ -17,6 +17,7 @@ __all__ = [
     "Sample",
     "SampleError",
     "SampleFile",
+    "Samples",
     "SkippedSample",
     "Solution",
     "UnknownBenchmark",

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+from array import array
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -26,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from bench_data.checks import Check
 from bench_data.digest import samples_digest
 from bench_data.errors import MissingDataError, SampleError
-from bench_data.sample import Benchmark, Sample, SampleFile, Solution
+from bench_data.sample import Benchmark, Sample, SampleFile, Samples, Solution
 
 WORKSPACE_NAME = "workspace"
 """Where sandboxes show a sample's workspace, in the working directory."""
@@ -75,31 +76,81 @@ def load(path: Path, *, spec: str) -> Benchmark:
     """
     if not path.is_file():
         raise MissingDataError(f"{path}: no such file; jsonl:FILE needs a file with a sample on each line")
-    samples: list[Sample] = []
-    line_of: dict[str, int] = {}
-    for number, line in _lines(path):
-        where = f"{path}:{number}"
-        sample = _sample(_parse(line, where), path, where)
-        if sample.id in line_of:
-            _refuse(where, "id", f"{sample.id!r} is already on line {line_of[sample.id]}; ids must differ")
-        line_of[sample.id] = number
-        samples.append(sample)
-    if not samples:
+    file = _TaskFile(path)
+    digest = samples_digest(file.read_all(), path.parent.absolute())
+    if not file.ids:
         raise SampleError(f"{path}: holds no samples; write a JSON object on each line")
-    digest = samples_digest(samples, path.parent.absolute())
+    samples = Samples(file.ids, file.sample, profile_of=file.profile_of, checked=file.checked)
     return Benchmark(name=spec, samples=samples, protocol="fenced", digest=digest)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines that are not blank, numbered from 1, one at a time."""
+class _TaskFile:
+    """A file of samples that keeps none of them: where each line begins, and what is asked of all."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.absolute()
+        self._state = _state(self._file)
+        self._offsets = array("Q")
+        self._numbers = array("Q")
+        self.ids: list[str] = []
+        self.profile_of: dict[str, str] = {}
+        self.checked: set[str] = set()
+
+    def read_all(self) -> Iterator[Sample]:
+        """Yield all samples and remember where they are. Raises SampleError."""
+        index_of: dict[str, int] = {}
+        for offset, number, line in _lines(self._path):
+            sample = self._parsed(line, number)
+            if sample.id in index_of:
+                where, first = f"{self._path}:{number}", self._numbers[index_of[sample.id]]
+                _refuse(where, "id", f"{sample.id!r} is already on line {first}; ids must differ")
+            index_of[sample.id] = len(self.ids)
+            self._offsets.append(offset)
+            self._numbers.append(number)
+            self.ids.append(sample.id)
+            if sample.profile is not None:
+                self.profile_of[sample.id] = sample.profile
+            if sample.check is not None:
+                self.checked.add(sample.id)
+            yield sample
+
+    def sample(self, index: int) -> Sample:
+        """Return a sample again. Raises SampleError when the file has changed."""
+        if _state(self._file) != self._state:
+            raise SampleError(f"{self._path} was changed while it was in use; begin the run again")
+        with self._file.open("rb") as stream:
+            stream.seek(self._offsets[index])
+            raw = stream.readline()
+        number = self._numbers[index]
+        return self._parsed(_decoded(raw, self._path, number), number)
+
+    def _parsed(self, line: str, number: int) -> Sample:
+        where = f"{self._path}:{number}"
+        return _sample(_parse(line, where), self._path, where)
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _lines(path: Path) -> Iterator[tuple[int, int, str]]:
+    """Yield the lines that are not blank, with the byte at which each begins and its number from 1."""
+    offset = 0
     with path.open("rb") as stream:
         for number, raw in enumerate(stream, start=1):
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise SampleError(f"{path}:{number}: not UTF-8 at byte {error.start} of the line") from error
+            line = _decoded(raw, path, number)
             if line.strip():
-                yield number, line
+                yield offset, number, line
+            offset += len(raw)
+
+
+def _decoded(raw: bytes, path: Path, number: int) -> str:
+    try:
+        return raw.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise SampleError(f"{path}:{number}: not UTF-8 at byte {error.start} of the line") from error
 
 
 def _parse(line: str, where: str) -> _SampleRow:

@@ -27,7 +27,7 @@ from typing import Any
 from bench_data.digest import samples_digest
 from bench_data.errors import MissingDataError, SampleError
 from bench_data.loading import DataOptions
-from bench_data.sample import Benchmark, Message, Sample, SampleFile, SkippedSample
+from bench_data.sample import Benchmark, Message, Sample, SampleFile, Samples, SkippedSample
 
 TASKS = "data/meta/task.json"
 UPLOAD_NOTE = "[INFO]The data is uploaded to "
@@ -93,7 +93,7 @@ def load(options: DataOptions) -> Benchmark:
         raise MissingDataError(f"{len(skipped)} tasks lack inputs, and data.strict is set:\n{listed}")
     return Benchmark(
         name="pybench",
-        samples=samples,
+        samples=Samples.of(samples),
         protocol="fenced",
         digest=samples_digest(samples),
         skipped=tuple(skipped),

@@ -7,10 +7,10 @@ directory, and how its result is checked. Nothing here executes anything.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from bench_data.checks import Check
 from bench_data.errors import SampleError
@@ -96,6 +96,72 @@ class Sample:
             )
 
 
+class Samples(Sequence[Sample]):
+    """The samples of a benchmark, each made when it is asked for; what is asked of all is known without."""
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        load: Callable[[int], Sample],
+        *,
+        profile_of: Mapping[str, str],
+        checked: Container[str],
+    ) -> None:
+        """`profile_of` has the samples that name a profile, `checked` those whose results can be scored."""
+        self.ids = ids
+        self._load = load
+        self._profile_of = profile_of
+        self._checked = checked
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> Samples:
+        """Return samples that are all there already."""
+        if isinstance(samples, Samples):
+            return samples
+        profile_of = {sample.id: sample.profile for sample in samples if sample.profile is not None}
+        checked = {sample.id for sample in samples if sample.check is not None}
+        ids = [sample.id for sample in samples]
+        return cls(ids, samples.__getitem__, profile_of=profile_of, checked=checked)
+
+    @property
+    def profiles(self) -> dict[str, str]:
+        """The sandbox profiles that samples name, each with the first sample that does."""
+        profiles: dict[str, str] = {}
+        if self._profile_of:
+            for name in self.ids:
+                if name in self._profile_of:
+                    profiles.setdefault(self._profile_of[name], name)
+        return profiles
+
+    @property
+    def has_checks(self) -> bool:
+        """Whether any of them says how it is scored."""
+        return any(name in self._checked for name in self.ids)
+
+    def chosen(self, indices: Sequence[int]) -> Samples:
+        """Return some of them, in this order."""
+        return Samples(
+            [self.ids[index] for index in indices],
+            lambda number: self._load(indices[number]),
+            profile_of=self._profile_of,
+            checked=self._checked,
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Samples: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | Samples:
+        if isinstance(index, slice):
+            return self.chosen(range(len(self))[index])
+        return self._load(range(len(self))[index])
+
+
 @dataclass(frozen=True, slots=True)
 class SkippedSample:
     """A row that cannot be run here, and why."""
@@ -111,7 +177,7 @@ class Benchmark:
     name: str
     """As the user wrote it: `quickstart`, `pybench`, `jsonl:FILE`."""
 
-    samples: Sequence[Sample]
+    samples: Samples
     protocol: str
     """The protocol that its system prompt and tasks are written for, unless the config says another."""
 
@@ -119,3 +185,7 @@ class Benchmark:
     """SHA-256 of what the samples say; a resume refuses to mix two digests in one run."""
 
     skipped: tuple[SkippedSample, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Let a plain sequence of samples stand for Samples."""
+        object.__setattr__(self, "samples", Samples.of(self.samples))

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bench_data import Benchmark, Sample, load
+from bench_data import Benchmark, Samples, load
 from runner.attempt import OnFinished
 from runner.config import RunConfig
 from runner.control import ControlServer
@@ -26,11 +26,10 @@ from runner.lease import Sandboxes
 from runner.meter import RunMeter, in_one_line
 from runner.metrics import MetricsServer
 from runner.models import ModelClient, ScriptedClient
-from runner.plan import Planned, attempts, plan, select_samples
+from runner.plan import Planned, attempt_names, attempts, plan, select_samples
 from runner.progress import watch
 from runner.protocols import Protocol
 from runner.recorder import RunIdentity
-from runner.records import attempt_id
 from runner.resume import RunRecord, check_same_run, run_record
 from runner.rollout import RolloutSettings
 from runner.scheduler import Scheduler, SchedulerSettings
@@ -69,7 +68,7 @@ class Batch:
 
     config: RunConfig
     benchmark: Benchmark
-    samples: list[Sample]
+    samples: Samples
     protocol: Protocol
     model: ModelClient
     run_dir: Path
@@ -87,7 +86,7 @@ class Batch:
 
     def done(self) -> set[str]:
         """Return the attempts of this run that have a line. Reads the journal; raises JournalError."""
-        wanted = {attempt_id(s.id, e + 1) for s in self.samples for e in range(self.config.epochs)}
+        wanted = set(attempt_names(self.samples, self.config.epochs))
         return wanted & {row["attempt"] for row in read_trajectories(self.run_dir)}
 
     def record(self, sandbox: Mapping[str, Any]) -> RunRecord:
@@ -96,7 +95,7 @@ class Batch:
 
     def summary(self, n_done_before: int, statistics: RunStatistics, signal_number: int | None) -> RunSummary:
         """Return what one process did of this run."""
-        has_checks = any(sample.check is not None for sample in self.samples)
+        has_checks = self.samples.has_checks
         is_quiet = self.config.progress == "quiet"
         return RunSummary(self.run_dir, n_done_before, statistics, signal_number, has_checks, is_quiet)
 
@@ -208,7 +207,7 @@ async def _run_open(
     shared: Shared | None,
 ) -> RunSummary:
     config = batch.config
-    n_left = sum(1 for _ in attempts(batch.samples, config.epochs, journal.done))
+    n_left = sum(name not in journal.done for name in attempt_names(batch.samples, config.epochs))
     n_done = batch.n_attempts - n_left
     if n_left == 0:
         return batch.summary(n_done, RunStatistics(n_total=0), None)
@@ -297,7 +296,7 @@ def identity_of(batch: Batch, record: RunRecord, run_id: str) -> RunIdentity:
         tier=str(record.sandbox.get("tier", "")),
         host=socket.gethostname(),
         seed=batch.config.seed,
-        kernels={name: sandbox.profile_named(name).kernel for name in profiles_of(batch.samples)},
+        kernels={name: sandbox.profile_named(name).kernel for name in batch.samples.profiles},
     )
 
 
@@ -357,18 +356,13 @@ def _why_failed(row: Mapping[str, Any]) -> str:
     return in_one_line(row.get("error") or "") or str(row["stop_reason"])
 
 
-def check_profiles(samples: Sequence[Sample], config: PoolConfig) -> None:
+def check_profiles(samples: Samples, config: PoolConfig) -> None:
     """Raise ConfigError when a sample names a sandbox profile that there is not."""
-    for name, sample_id in profiles_of(samples).items():
+    for name, sample_id in samples.profiles.items():
         try:
             config.profile_named(name)
         except UnknownProfile as error:
             raise ConfigError(f"sample {sample_id}: {error}") from error
-
-
-def profiles_of(samples: Sequence[Sample]) -> dict[str, str]:
-    """Return the sandbox profiles that samples name, each with the first sample that does."""
-    return {sample.profile: sample.id for sample in reversed(samples) if sample.profile is not None}
 
 
 def sandbox_line(capabilities: Mapping[str, Any]) -> str:

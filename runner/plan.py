@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from bench_data import Sample
+from bench_data import Sample, Samples
 from runner.config import RunConfig
 from runner.errors import ConfigError
 from runner.records import attempt_id
@@ -28,26 +28,33 @@ class Attempt:
         return attempt_id(self.sample.id, self.epoch)
 
 
-def select_samples(samples: Sequence[Sample], config: RunConfig) -> list[Sample]:
+def select_samples(samples: Samples, config: RunConfig) -> Samples:
     """Return the samples of a run in its order. Raises ConfigError when there is none."""
-    chosen = [s for s in samples if config.samples is None or fnmatchcase(s.id, config.samples)]
+    ids = samples.ids
+    chosen = [n for n, name in enumerate(ids) if config.samples is None or fnmatchcase(name, config.samples)]
     if not chosen:
-        ids = ", ".join(sample.id for sample in samples[:5]) or "none"
         raise ConfigError(
-            f"--samples {config.samples!r} matches none of the {len(samples)} samples of "
-            f"{config.benchmark} ({ids}, ...)"
+            f"--samples {config.samples!r} matches none of the {len(ids)} samples of "
+            f"{config.benchmark} ({', '.join(ids[:5]) or 'none'}, ...)"
         )
     if config.shuffle is not None:
         random.Random(config.shuffle).shuffle(chosen)
-    return chosen[: config.limit]
+    return samples.chosen(chosen[: config.limit])
 
 
-def attempts(samples: Sequence[Sample], epochs: int, done: Container[str]) -> Iterator[Attempt]:
+def attempts(samples: Samples, epochs: int, done: Container[str]) -> Iterator[Attempt]:
     """Yield the attempts that are not done: the first epoch of all samples, then the second, ..."""
     for epoch in range(1, epochs + 1):
-        for sample in samples:
-            if attempt_id(sample.id, epoch) not in done:
-                yield Attempt(sample, epoch)
+        for index, name in enumerate(samples.ids):
+            if attempt_id(name, epoch) not in done:
+                yield Attempt(samples[index], epoch)
+
+
+def attempt_names(samples: Samples, epochs: int) -> Iterator[str]:
+    """Yield the names of all attempts, in the order of `attempts`."""
+    for epoch in range(1, epochs + 1):
+        for name in samples.ids:
+            yield attempt_id(name, epoch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +68,7 @@ class Planned:
 
 
 def plan(
-    samples: Sequence[Sample],
+    samples: Samples,
     epochs: int,
     *,
     done: Mapping[str, str],

@@ -114,7 +114,7 @@ def run_record(
     sandbox: Mapping[str, Any],
 ) -> RunRecord:
     """Return the record of a run that is about to begin or to go on."""
-    profiles = {sample.profile for sample in benchmark.samples if sample.profile is not None}
+    profiles = benchmark.samples.profiles.keys()
     settings = hashable_settings(config, profiles) | {
         "benchmark.digest": benchmark.digest,
         "model.name": model.name,

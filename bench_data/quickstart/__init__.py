@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bench_data.digest import samples_digest
 from bench_data.quickstart import audio, chart, image, mathematics, software, text
-from bench_data.sample import Benchmark
+from bench_data.sample import Benchmark, Samples
 
 CATEGORIES = (chart, text, image, audio, mathematics, software)
 
@@ -17,4 +17,6 @@ CATEGORIES = (chart, text, image, audio, mathematics, software)
 def load() -> Benchmark:
     """Return the benchmark; takes a fraction of a second and reads no file."""
     samples = tuple(sample for category in CATEGORIES for sample in category.samples())
-    return Benchmark(name="quickstart", samples=samples, protocol="fenced", digest=samples_digest(samples))
+    return Benchmark(
+        name="quickstart", samples=Samples.of(samples), protocol="fenced", digest=samples_digest(samples)
+    )

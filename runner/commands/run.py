@@ -182,7 +182,7 @@ def dry_run(batch: Batch) -> int:
 def report_unrecorded(batch: Batch) -> None:
     """Print which samples a replayed run does not hold."""
     if isinstance(batch.model, ReplayClient):
-        missing = batch.model.missing(sample.id for sample in batch.samples)
+        missing = batch.model.missing(batch.samples.ids)
         if missing:
             print(
                 f"warning: {len(missing)} samples are not in {batch.model.path} and will end at once with "

@@ -94,7 +94,7 @@ def table(results: Sequence[CellResult]) -> Table:
 
 def _row(result: CellResult) -> list[str]:
     if result.summary is None:
-        return [result.cell.name, "error", "", "", "", "", "", "", where]
+        return [result.cell.name, "error", *[""] * 6]
     s = result.summary.statistics
     return [
         result.cell.name,

@@ -31,11 +31,9 @@ def migrated(row: Row, where: str) -> Row:
 
 def _to_2(row: Row) -> Row:
     """Native tool calls, costs, resumed turns."""
-    turns = [
-        {**turn, "further": [], "logprobs": None, "usage": _with_cost(turn.get("usage"))}
-        for turn in row.get("turns") or ()
-        if isinstance(turn, Mapping)
-    ]
+    turns = row.get("turns")
+    if isinstance(turns, list):
+        turns = [_turn_to_2(turn) for turn in turns]
     timings = row.get("timings")
     return {
         **row,
@@ -45,6 +43,12 @@ def _to_2(row: Row) -> Row:
         "usage": _with_cost(row.get("usage")),
         "timings": {"call_wait_s": 0.0, **timings} if isinstance(timings, Mapping) else timings,
     }
+
+
+def _turn_to_2(turn: Any) -> Any:
+    if not isinstance(turn, Mapping):
+        return turn
+    return {**turn, "further": [], "logprobs": None, "usage": _with_cost(turn.get("usage"))}
 
 
 def _with_cost(usage: Any) -> Any:

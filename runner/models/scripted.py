@@ -49,7 +49,7 @@ class ScriptedClient:
     async def close(self) -> None:
         """Nothing to release."""
 
-    def require_scripts(self, samples: list[Sample]) -> None:
+    def require_scripts(self, samples: Iterable[Sample]) -> None:
         """Raise ConfigError when a sample has no script for this model."""
         for sample in samples:
             self._script(sample)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bench_data import Samples
 from runner.config import AdmissionConfig, ModelConfig
 from runner.journal import Journal, read_events, read_failures, read_trajectories
 from runner.models import OpenAIClient
@@ -55,7 +56,7 @@ async def drive(tmp_path: Path, urls: list[str], n: int, pool: FakePool, **limit
         settings = rollout_settings(model, pool, **limits)
         with Journal(tmp_path) as journal:
             run = scheduler(settings, journal, n, concurrency=128, breaker={"max_share": 0.95, "window": 200})
-            await run.run(attempts([sample(f"s{i}") for i in range(n)], 1, frozenset()))
+            await run.run(attempts(Samples.of([sample(f"s{i}") for i in range(n)]), 1, frozenset()))
             return run.statistics()
     finally:
         await model.close()

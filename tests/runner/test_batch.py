@@ -17,7 +17,6 @@ from runner.batch import (
     enough_sandboxes,
     identity_of,
     prepare,
-    profiles_of,
     run_batch,
     sandbox_line,
 )
@@ -108,7 +107,7 @@ def test_known_profiles_are_taken(tmp_path: Path) -> None:
     batch = prepare(RunConfig.model_validate(config))
     identity = identity_of(batch, batch.record({"tier": "namespace", "kernel": "lean"}), "r")
 
-    assert profiles_of(batch.samples) == {"default": "a", "upstream": "b"}
+    assert batch.samples.profiles == {"default": "a", "upstream": "b"}
     assert identity.kernels == {"default": "lean", "upstream": "ipykernel"}
     assert [identity.kernel_of(sample.profile) for sample in batch.samples] == ["lean", "ipykernel", "lean"]
     assert identity.tier == "namespace"

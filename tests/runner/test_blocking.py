@@ -8,7 +8,7 @@ import pytest
 import uvloop
 from blockbuster import blockbuster_ctx
 
-from bench_data import load
+from bench_data import Samples, load
 from runner.journal import Journal, read_trajectories
 from runner.models import ScriptedClient
 from runner.plan import attempts
@@ -36,7 +36,7 @@ def test_running_trajectories_never_blocks(tmp_path: Path) -> None:
                     function.can_block_in("runner/journal/inflight.py", {"append", "remove"})
                     function.can_block_in("runner/attempt.py", {"has_folder"})
                     function.can_block_in("runner/journal/writer.py", {"event"})
-                await run.run(attempts(samples, 1, frozenset()))
+                await run.run(attempts(Samples.of(samples), 1, frozenset()))
 
     with Journal(tmp_path) as journal:
         uvloop.run(drive(journal))

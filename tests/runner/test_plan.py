@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from bench_data import Samples
 from runner.config import RunConfig
 from runner.errors import ConfigError
 from runner.plan import attempts, select_samples
 from tests.runner.factories import sample
 
-SAMPLES = [sample(name) for name in ("a1", "a2", "b1", "b2", "b3")]
+SAMPLES = Samples.of([sample(name) for name in ("a1", "a2", "b1", "b2", "b3")])
 
 
 def ids(**settings: Any) -> list[str]:

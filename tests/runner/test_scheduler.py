@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench_data import Samples
 from runner.errors import JournalError, ModelUnavailable
 from runner.journal import Journal, read_failures, read_trajectories
 from runner.meter import in_one_line
@@ -50,7 +51,7 @@ def scheduler(
 
 
 def plan(n: int, epochs: int = 1) -> Any:
-    return attempts([sample(f"s{i}") for i in range(n)], epochs, done=set())
+    return attempts(Samples.of([sample(f"s{i}") for i in range(n)]), epochs, done=set())
 
 
 @pytest.fixture(name="no_backoff", autouse=True)
@@ -140,7 +141,7 @@ async def test_seed_and_kernel_of_a_line_are_those_of_its_sandbox(tmp_path: Path
     pool = FakePool()
     with Journal(tmp_path) as journal:
         model = FunctionModel(lambda request: "done" if request.n_turns_done else "```python\n1\n```")
-        await scheduler(journal, model, 4, pool=pool).run(attempts(samples, 2, done=set()))
+        await scheduler(journal, model, 4, pool=pool).run(attempts(Samples.of(samples), 2, done=set()))
 
     rows = {row["attempt"]: row for row in read_trajectories(tmp_path)}
     assert {name: row["kernel"] for name, row in rows.items()} == {
