@@ -127,7 +127,7 @@ class _TaskFile:
 
     def _parsed(self, line: str, number: int) -> Sample:
         where = f"{self._path}:{number}"
-        return _sample(_parse(line, where), self._path, where)
+        return _sample(_parse(line, where), self._file, where)
 
 
 def _state(path: Path) -> tuple[int, int, int]:

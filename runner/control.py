@@ -14,9 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import secrets
 import socket
-import stat
 import struct
 import tempfile
 from contextlib import suppress
@@ -35,6 +33,7 @@ POINTER = "control.json"
 MAX_REQUEST_BYTES = 64 * 1024
 REQUEST_TIMEOUT_S = 30.0
 MAX_CONCURRENCY = 100_000
+MAX_BASE_CHARS = 60
 
 
 class Controllable(Protocol):
@@ -68,12 +67,13 @@ class ControlServer:
     def __init__(self, run_dir: Path, run: Controllable) -> None:
         self._run = run
         self._pointer = run_dir / POINTER
-        self._path = runtime_dir() / f"{secrets.token_hex(6)}.sock"
+        self._path = make_socket_folder() / "ctl"
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
         """Listen, and say where. Raises JournalError when the run directory cannot be written."""
+        _remove_stale(self._pointer)
         # The folder is ours alone, so that nobody connects before the mode is set.
         self._server = await asyncio.start_unix_server(self._serve, str(self._path), limit=MAX_REQUEST_BYTES)
         self._path.chmod(0o600)
@@ -103,6 +103,7 @@ class ControlServer:
             await self._server.wait_closed()
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
+            self._path.parent.rmdir()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._clients.add(writer)
@@ -181,23 +182,16 @@ async def ask(run_dir: Path, request: dict[str, Any]) -> dict[str, Any]:
     return dict(orjson.loads(line))
 
 
-def runtime_dir() -> Path:
-    """Return a folder for sockets that nobody else can enter, made if need be. Raises RunnerError."""
-    base = os.environ.get("XDG_RUNTIME_DIR", "")
-    path = Path(base) / "kernelfleet" if base and len(base) < 60 and Path(base).is_dir() else None
-    path = path or Path(tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp")
-    if path.name != "kernelfleet":
-        path = path / f"kernelfleet-{os.getuid()}"
+def make_socket_folder() -> Path:
+    """Return a new folder that nobody else can enter, whose path is short. Raises RunnerError."""
+    bases = [os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir()]
+    base = next(
+        (base for base in bases if base and len(base) <= MAX_BASE_CHARS and Path(base).is_dir()), "/tmp"
+    )
     try:
-        path.mkdir(mode=0o700, exist_ok=True)
-        found = path.lstat()
+        return Path(tempfile.mkdtemp(prefix="kernelfleet-", dir=base))
     except OSError as error:
-        raise RunnerError(f"cannot make {path} for the run's control socket: {error.strerror}") from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise RunnerError(f"{path} is not a folder of this user; remove it, or set XDG_RUNTIME_DIR")
-    if found.st_mode & 0o077:
-        path.chmod(0o700)
-    return path
+        raise RunnerError(f"cannot make a folder in {base} for the run's control socket: {error}") from error
 
 
 def _read_pointer(run_dir: Path) -> dict[str, Any]:
@@ -213,6 +207,15 @@ def _read_pointer(run_dir: Path) -> dict[str, Any]:
     if pointer["host"] != socket.gethostname():
         raise RunnerError(f"{run_dir} runs on {pointer['host']}, process {pointer['pid']}: ask there")
     return pointer
+
+
+def _remove_stale(pointer: Path) -> None:
+    """Remove the socket of an earlier process of this run, which was killed: this one holds its lock now."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        path = Path(orjson.loads(pointer.read_bytes())["socket"])
+        if path.name == "ctl" and path.parent.name.startswith("kernelfleet-"):
+            path.unlink(missing_ok=True)
+            path.parent.rmdir()
 
 
 def _is_ours(writer: asyncio.StreamWriter) -> bool:

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bench_data import Benchmark
@@ -46,8 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     arguments = _parse(list(sys.argv[1:] if argv is None else argv))
     try:
-        report = _score(arguments.run_dir, allow_unsafe=arguments.allow_unsafe)
+        report = _score(
+            arguments.run_dir,
+            allow_unsafe=arguments.allow_unsafe,
+            max_failed_share=arguments.max_failed_share,
+        )
         _show(report, arguments.run_dir, arguments.json)
+        if report.headline_withheld:
+            print(f"scoring: no headline number: {report.headline_withheld}", file=sys.stderr)
     except (RunDirError, BenchDataError, RunnerError) as error:
         print(f"scoring: {error}", file=sys.stderr)
         return 2
@@ -76,13 +83,29 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     score.add_argument(
         "--json", metavar="FILE", help="also write report.json's content to FILE; - for standard output"
     )
+    score.add_argument(
+        "--max-failed-share",
+        metavar="SHARE",
+        type=_share,
+        help="of all attempts, how many may have failed by no fault of the model before the headline number "
+        "is withheld (default: the run's max_failed_share, 0.02)",
+    )
     if argv and argv[0] not in (*COMMANDS, "-h", "--help"):
         argv = ["score", *argv]
     return parser.parse_args(argv)
 
 
-def _score(run_dir: Path, *, allow_unsafe: bool) -> Report:
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise ValueError(text)
+    return share
+
+
+def _score(run_dir: Path, *, allow_unsafe: bool, max_failed_share: float | None) -> Report:
     run = open_run(run_dir)
+    if max_failed_share is not None:
+        run = replace(run, max_failed_share=max_failed_share)
     scorer, score = _scorer(run.benchmark)
     # The pool takes what promises nothing only where there is no better, and warns then.
     pool = SandboxPool(
@@ -107,7 +130,7 @@ async def _score_with(
         context = Context(run_dir=run.run_dir, pool=pool)
         trajectories = read_trajectories(run.run_dir)
         scored = await score_trajectories(trajectories, samples, score, context, pool.config.max_sandboxes)
-    facts = run_facts(run, scored.names, scored.n_duplicates)
+    facts = run_facts(run, scored.names, scored.n_duplicates, scored.n_tokens, scored.cost)
     report = make_report(scored.attempts, scorer, facts, [sample.category for sample in benchmark.samples])
     write_scores(run.run_dir, [attempt.score for attempt in scored.attempts])
     write_report(run.run_dir, report)

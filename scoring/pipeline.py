@@ -28,6 +28,19 @@ class Scored:
     n_duplicates: int = 0
     """Trajectories of attempts that had one already; the first one counts."""
 
+    n_tokens: int = 0
+    cost: float | None = None
+    """By the run's prices; None where it has none."""
+
+    def add_usage(self, usage: Any) -> None:
+        """Add what an attempt has used, as its line says it."""
+        if not isinstance(usage, Mapping):
+            return
+        n_tokens, cost = usage.get("total_tokens"), usage.get("cost")
+        self.n_tokens += n_tokens if isinstance(n_tokens, int) else 0
+        if isinstance(cost, int | float):
+            self.cost = (self.cost or 0.0) + cost
+
     @property
     def names(self) -> set[str]:
         """The attempts, by name."""
@@ -79,6 +92,7 @@ def _first_of_each(trajectories: Iterable[Any], scored: Scored) -> Iterator[Traj
             scored.n_duplicates += 1
             continue
         seen.add(attempt)
+        scored.add_usage(trajectory.get("usage"))
         yield trajectory
 
 

@@ -26,6 +26,7 @@ def print_report(report: Report, run_dir: Path, file: IO[str]) -> None:
 def summary_lines(report: Report, run_dir: Path) -> Iterator[str]:
     """Yield what is said below the table. Pure."""
     yield f"pass rate: {_pass_rate(report)}"
+    yield _not_the_models(report)
     if report.n_not_scored:
         owners = ", ".join(f"{owner} {n}" for owner, n in report.not_scored_by_owner.items())
         n = report.n_not_scored
@@ -34,15 +35,19 @@ def summary_lines(report: Report, run_dir: Path) -> Iterator[str]:
         n_missing = report.n_attempts - report.n_trajectories
         yield f"incomplete: {n_missing} of {_attempts(report.n_attempts)} have no trajectory yet"
     if report.n_failures:
+        owners = ", ".join(f"{owner} {n}" for owner, n in report.failures_by_owner.items())
         yield (
-            f"failed: {_attempts(report.n_failures)} in failures.jsonl and in no number here; "
-            "run the same command again to run them again"
+            f"failed: {_attempts(report.n_failures)} in failures.jsonl and in no number here; by owner: "
+            f"{owners}; run the same command again to run them again"
         )
     if report.n_duplicates:
         yield f"warning: {report.n_duplicates} trajectories of attempts that have an earlier one are left out"
     if report.pass_at_k:
         yield "pass@k: " + ", ".join(f"pass@{k} {_percent(p)}" for k, p in report.pass_at_k.items())
     yield "ended by: " + ", ".join(f"{reason} {n}" for reason, n in report.stop_reasons.items())
+    if report.n_tokens:
+        cost = f", cost {report.cost:.4g}" if report.cost is not None else ""
+        yield f"tokens: {report.n_tokens}{cost}"
     yield f"wall time: {_wall(report)}"
     yield f"files: {run_dir}/ (trajectories.jsonl, artifacts/, {SCORES}, {REPORT})"
 
@@ -67,10 +72,18 @@ def _table(report: Report, *, decorated: bool) -> Table:
 
 
 def _pass_rate(report: Report) -> str:
+    if report.pass_rate is None and report.pass_rate_of_scored is not None:
+        scored = f"{_percent(report.pass_rate_of_scored)} of the {report.n_scored} scored"
+        return f"withheld ({scored}): {report.headline_withheld}"
     if report.pass_rate is None:
         return "none, no attempt could be scored"
     error = f", standard error {_percent(report.standard_error)}" if report.standard_error is not None else ""
     return f"{_percent(report.pass_rate)} ({report.n_passed} of {report.n_scored}{error})"
+
+
+def _not_the_models(report: Report) -> str:
+    share = _percent(report.failed_share)
+    return f"not the model's to lose: {_attempts(report.n_not_the_models)} ({share} of all), in no mean"
 
 
 def _wall(report: Report) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
+DEFAULT_MAX_FAILED_SHARE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +59,15 @@ class RunFacts:
     benchmark: str
     run_id: str
     config_hash: str
-    n_failures: int
+    failures_by_owner: Mapping[str, int]
+    """Attempts without a trajectory that failed by our fault, or were cancelled (owner runner)."""
+
     n_duplicates: int
     n_attempts: int | None
     wall_s: float | None
+    max_failed_share: float = DEFAULT_MAX_FAILED_SHARE
+    n_tokens: int = 0
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +104,29 @@ class Report:
     n_failures: int
     """Attempts that have a line in failures.jsonl and no trajectory."""
 
+    failures_by_owner: Mapping[str, int]
+    """Of those: who had to answer for them; the runner for cancelled ones."""
+
+    n_not_the_models: int
+    """Attempts that were not the model's to lose: not scored, failed by our fault or cancelled."""
+
+    failed_share: float
+    """Of all attempts that ended, those that were not the model's to lose."""
+
+    max_failed_share: float
+    """Above it the headline number is withheld."""
+
+    headline_withheld: str | None
+    """Why `pass_rate` and `mean_score` are None although attempts were scored; None when they are not."""
+
     n_duplicates: int
     """Trajectories of an attempt that has an earlier one; they count nowhere else."""
 
     pass_rate: float | None
-    """Of the scored attempts; None when there is none."""
+    """Of the scored attempts; None when there is none, or too many were not the model's to lose."""
+
+    pass_rate_of_scored: float | None
+    """The same, whatever was not scored."""
 
     mean_score: float | None
     standard_error: float | None
@@ -114,6 +138,10 @@ class Report:
     mean_turns: float | None
     wall_s: float | None
     trajectories_per_minute: float | None
+    n_tokens: int
+    cost: float | None
+    """By the run's prices; None where it has none."""
+
     stop_reasons: Mapping[str, int]
     by_category: Sequence[CategoryReport]
 
@@ -127,6 +155,12 @@ def make_report(
     stop_reasons = Counter(attempt.stop_reason for attempt in attempts)
     order = dict.fromkeys([*categories, *sorted({attempt.category for attempt in attempts})])
     groups = {name: [attempt for attempt in attempts if attempt.category == name] for name in order}
+    n_failures = sum(run.failures_by_owner.values())
+    n_not_the_models = not_scored.total() + n_failures
+    n_ended = len(attempts) + n_failures
+    share = n_not_the_models / n_ended if n_ended else 0.0
+    withheld = headline_withheld(n_not_the_models, n_ended, run.max_failed_share) if scored else None
+    pass_rate = mean([float(score.passed is True) for score in scored])
     return Report(
         report_version=REPORT_VERSION,
         benchmark=run.benchmark,
@@ -141,17 +175,40 @@ def make_report(
         n_not_scored=not_scored.total(),
         not_scored_by_owner=dict(sorted(not_scored.items())),
         n_attempts=run.n_attempts,
-        n_failures=run.n_failures,
+        n_failures=n_failures,
+        failures_by_owner=dict(sorted(run.failures_by_owner.items())),
+        n_not_the_models=n_not_the_models,
+        failed_share=share,
+        max_failed_share=run.max_failed_share,
+        headline_withheld=withheld,
         n_duplicates=run.n_duplicates,
-        pass_rate=mean([float(score.passed is True) for score in scored]),
-        mean_score=mean([score.score for score in scored]),
+        pass_rate=None if withheld else pass_rate,
+        pass_rate_of_scored=pass_rate,
+        mean_score=None if withheld else mean([score.score for score in scored]),
         standard_error=clustered_standard_error(_passes_by_sample(scored)),
         pass_at_k=_all_pass_at_k(_passes_by_sample(scored)),
         mean_turns=mean([attempt.n_turns for attempt in attempts]),
         wall_s=run.wall_s,
         trajectories_per_minute=60 * len(attempts) / run.wall_s if run.wall_s else None,
+        n_tokens=run.n_tokens,
+        cost=run.cost,
         stop_reasons=dict(sorted(stop_reasons.items())),
         by_category=[_category(name, group) for name, group in groups.items() if group],
+    )
+
+
+def headline_withheld(n_not_the_models: int, n_ended: int, max_share: float) -> str | None:
+    """Return why a run has no headline number; None when it has one.
+
+    A mean over what is left says little where much was lost, and least where the lost attempts were the
+    long ones.
+    """
+    if not n_ended or n_not_the_models / n_ended <= max_share:
+        return None
+    share = n_not_the_models / n_ended
+    return (
+        f"{n_not_the_models} of {n_ended} attempts ({share:.1%}) were not the model's to lose, more than "
+        f"{max_share:.1%}: run the same command again to go on with them, or allow more: --max-failed-share"
     )
 
 

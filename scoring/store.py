@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 from bench_data import Benchmark, DataOptions, load
 from runner.journal import TRAJECTORIES, read_config, read_events, read_failures
 from scoring.errors import RunDirError
-from scoring.score import Report, RunFacts, Score, run_wall_s
+from scoring.score import DEFAULT_MAX_FAILED_SHARE, Report, RunFacts, Score, run_wall_s
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,9 @@ class Run:
 
     trusted_code: bool
     """Whether all code that ran is our own, as the built-in demo's is."""
+
+    max_failed_share: float
+    """Above it the report has no headline number."""
 
 
 def open_run(run_dir: Path) -> Run:
@@ -74,7 +78,13 @@ def open_run(run_dir: Path) -> Run:
         benchmark_digest=(stored.get("settings") or {}).get("benchmark.digest"),
         n_attempts=n if isinstance(n := stored.get("n_attempts"), int) else None,
         trusted_code=stored.get("trusted_code") is True,
+        max_failed_share=_share(config.get("max_failed_share")),
     )
+
+
+def _share(value: Any) -> float:
+    is_share = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+    return float(value) if is_share else DEFAULT_MAX_FAILED_SHARE
 
 
 def load_benchmark(run: Run) -> Benchmark:
@@ -87,20 +97,26 @@ def load_benchmark(run: Run) -> Benchmark:
     return benchmark
 
 
-def run_facts(run: Run, attempts: set[str], n_duplicates: int) -> RunFacts:
+def run_facts(
+    run: Run, attempts: set[str], n_duplicates: int, n_tokens: int = 0, cost: float | None = None
+) -> RunFacts:
     """Return what the run's other files say. Blocks. Raises JournalError when one is not readable.
 
     `attempts` are those that have a trajectory, by name: an earlier failure of theirs is history.
     """
-    failed = {str(failure["attempt"]) for failure in read_failures(run.run_dir)}
+    failed = {str(row["attempt"]): str(row.get("owner")) for row in read_failures(run.run_dir)}
+    by_owner = Counter(owner for attempt, owner in failed.items() if attempt not in attempts)
     return RunFacts(
         benchmark=run.benchmark,
         run_id=run.run_id,
         config_hash=run.config_hash,
-        n_failures=len(failed - attempts),
+        failures_by_owner=by_owner,
         n_duplicates=n_duplicates,
         n_attempts=run.n_attempts,
         wall_s=run_wall_s(read_events(run.run_dir)),
+        max_failed_share=run.max_failed_share,
+        n_tokens=n_tokens,
+        cost=cost,
     )
 
 

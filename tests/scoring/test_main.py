@@ -57,7 +57,7 @@ def test_a_run_is_scored(make_run: Any, capsys: pytest.CaptureFixture[str]) -> N
     run_dir = make_run(lines)
     assert main([str(run_dir)]) == 0
     out = capsys.readouterr().out
-    assert "pass rate: 50.0 % (1 of 2" in out
+    assert "pass rate: withheld (50.0 % of the 2 scored): 1 of 3 attempts (33.3%)" in out
     scores = [json.loads(line) for line in (run_dir / "scores.jsonl").read_text().splitlines()]
     assert [(s["sample_id"], s["passed"], s["reason"]) for s in scores] == [
         ("open", None, "no check"),

@@ -24,14 +24,22 @@ REPORT = Report(
     not_scored_by_owner={"sandbox": 1},
     n_attempts=7,
     n_failures=1,
+    failures_by_owner={"engine": 1},
+    n_not_the_models=2,
+    failed_share=0.4,
+    max_failed_share=0.5,
+    headline_withheld=None,
     n_duplicates=2,
     pass_rate=2 / 3,
+    pass_rate_of_scored=2 / 3,
     mean_score=2 / 3,
     standard_error=1 / 3,
     pass_at_k={"1": 0.5, "2": 1.0},
     mean_turns=2.5,
     wall_s=30.0,
     trajectories_per_minute=8.0,
+    n_tokens=1234,
+    cost=0.5,
     stop_reasons={"answer": 3, "sandbox_error": 1},
     by_category=[
         CategoryReport("[red]audio editing", 2, 3, 1, 2 / 3, 2.5),
@@ -57,6 +65,8 @@ def test_the_summary_says_what_counts_and_what_does_not() -> None:
     text = "\n".join(summary_lines(REPORT, Path("runs/demo")))
     for part in (
         "pass rate: 66.7 % (2 of 3, standard error 33.3 %)",
+        "not the model's to lose: 2 attempts (40.0 % of all), in no mean",
+        "tokens: 1234, cost 0.5",
         "not scored: 1 attempt that the model cannot answer for, in no mean; by owner: sandbox 1",
         "incomplete: 3 of 7 attempts have no trajectory yet",
         "failed: 1 attempt in failures.jsonl",
@@ -72,7 +82,7 @@ def test_the_summary_says_what_counts_and_what_does_not() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"pass_rate": None}, "pass rate: none, no attempt could be scored"),
+        ({"pass_rate": None, "pass_rate_of_scored": None}, "pass rate: none, no attempt could be scored"),
         ({"wall_s": None}, "wall time: unknown, events.log does not say"),
     ],
 )

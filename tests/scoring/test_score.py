@@ -2,23 +2,35 @@ from __future__ import annotations
 
 import itertools
 import statistics
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scoring.score import (
+    DEFAULT_MAX_FAILED_SHARE,
     RunFacts,
     Score,
     ScoredAttempt,
     Scorer,
     clustered_standard_error,
+    headline_withheld,
     make_report,
     pass_at_k,
     run_wall_s,
 )
 
-RUN = RunFacts("quickstart", "run", "hash", n_attempts=None, n_failures=2, n_duplicates=1, wall_s=30.0)
+RUN = RunFacts(
+    "quickstart",
+    "run",
+    "hash",
+    {"engine": 2},
+    n_duplicates=1,
+    n_attempts=None,
+    wall_s=30.0,
+    max_failed_share=1.0,
+)
 
 
 def attempt(
@@ -101,3 +113,26 @@ def test_wall_time_adds_up_resumes() -> None:
     ]
     assert run_wall_s(events) == 18.5
     assert run_wall_s([]) is None
+
+
+def test_headline_is_withheld_where_too_much_was_lost() -> None:
+    """A mean over what is left says little where many attempts were not the model's to lose."""
+    attempts = [attempt("a", True), attempt("b", False), attempt("c", None)]
+    lost_one_in_three = replace(RUN, failures_by_owner={}, max_failed_share=1 / 3)
+    report = make_report(attempts, Scorer("quickstart", "1"), lost_one_in_three)
+    assert (report.pass_rate, report.headline_withheld) == (0.5, None)
+    assert (report.n_not_the_models, report.failed_share) == (1, 1 / 3)
+
+    report = make_report(
+        attempts, Scorer("quickstart", "1"), replace(lost_one_in_three, failures_by_owner={"engine": 1})
+    )
+    assert (report.pass_rate, report.mean_score, report.pass_rate_of_scored) == (None, None, 0.5)
+    assert report.headline_withheld is not None
+    assert "2 of 4 attempts (50.0%) were not the model's to lose, more than 33.3%" in report.headline_withheld
+
+
+def test_default_share_is_two_percent() -> None:
+    """One lost attempt of fifty is borne, two are not."""
+    assert headline_withheld(1, 50, DEFAULT_MAX_FAILED_SHARE) is None
+    assert headline_withheld(2, 50, DEFAULT_MAX_FAILED_SHARE) is not None
+    assert headline_withheld(0, 0, DEFAULT_MAX_FAILED_SHARE) is None

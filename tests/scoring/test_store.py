@@ -62,12 +62,18 @@ def test_an_unusable_config_names_the_key(tmp_path: Path, config: Any, text: str
 def test_failures_that_ended_well_are_history(tmp_path: Path) -> None:
     """Only attempts without a trajectory count as failed, each once; wall time comes from the events."""
     failures = "".join(
-        json.dumps({"attempt": a, "stop_reason": "cancelled"}) + "\n" for a in ("a@1", "b@1", "b@1")
+        json.dumps({"attempt": a, "stop_reason": "cancelled", "owner": "runner"}) + "\n"
+        for a in ("a@1", "b@1", "b@1")
     )
     events = '{"at": 1, "event": "run_started"}\n{"at": 4, "event": "run_finished", "wall_s": 2.5}\n'
     run = open_run(make_run(tmp_path / "run", failures__jsonl=failures, events__log=events))
     facts = run_facts(run, {"a@1"}, n_duplicates=0)
-    assert (facts.n_failures, facts.wall_s, facts.run_id, facts.config_hash) == (1, 2.5, "r", "h")
+    assert (facts.failures_by_owner, facts.wall_s, facts.run_id, facts.config_hash) == (
+        {"runner": 1},
+        2.5,
+        "r",
+        "h",
+    )
 
 
 def test_a_changed_benchmark_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
