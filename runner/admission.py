@@ -20,12 +20,11 @@ TOKENS_PER_TRAJECTORY = 8192
 
 GROWTH = 1.25
 CUT = 0.8
-FOLLOWS = 0.25
+FOLLOWS = 0.5
 """Throughput follows the cap when it grows by at least this share of what the cap grew by."""
 
 BINDS = 0.9
 MIN_ROUND_CALLS = 8
-MIN_ROUND_S = 0.05
 CUT_INTERVAL_S = 1.0
 REFUSAL_SMOOTHING = 0.05
 MAX_REFUSED_SHARE = 0.1
@@ -101,6 +100,7 @@ class EndpointAdmission:
         """Cap and throughput of the round that the cap last grew after."""
 
         self._is_doubling = True
+        self._is_settling = False
         self._retry_s = FIRST_RETRY_S
         self._retry_at = 0.0
         self._cut_at = -CUT_INTERVAL_S
@@ -119,14 +119,18 @@ class EndpointAdmission:
         if not self._adaptive:
             return []
         self._refused_share -= REFUSAL_SMOOTHING * self._refused_share
-        n_calls = self._round.add(n_completion_tokens, binds=n_in_flight >= BINDS * self.max_calls)
-        lasted_s = now - self._round.began_at
-        if n_calls < max(self.max_calls, MIN_ROUND_CALLS) or lasted_s < max(MIN_ROUND_S, latency_s / 2):
+        n_calls = self._round.add(now, latency_s, n_completion_tokens, n_in_flight)
+        if n_calls < max(self.max_calls, MIN_ROUND_CALLS):
             return []
         done, self._round = self._round, _Round(now)
-        if now - self._load_at < LOAD_EXPIRES_S or not done.binds:
+        if self._is_settling:
+            self._is_settling = (
+                False  # the queue was still filling, so that calls were faster than they will be
+            )
             return []
-        return self._after_round(now, done.amount / lasted_s)
+        if now - self._load_at < LOAD_EXPIRES_S or done.mean_in_flight < BINDS * self.max_calls:
+            return []
+        return self._after_round(now, done.throughput)
 
     def on_refusal(self, now: float, *, status: int, n_in_flight: int) -> list[Adaptation]:
         """Count a call that was refused for too many of them."""
@@ -160,17 +164,17 @@ class EndpointAdmission:
         adaptations = self._begin_by_kv_size(load) if is_first else []
         n_new_preemptions = load.n_preemptions - (self._n_preemptions or 0)
         self._n_preemptions = load.n_preemptions
-        if n_new_preemptions > 0 and not is_first:
-            return [*adaptations, *self._on_preemptions(now, n_new_preemptions, n_trajectories)]
+        if is_first:
+            return adaptations
+        if n_new_preemptions > 0:
+            return self._on_preemptions(now, n_new_preemptions, n_trajectories)
         usage = load.kv_usage or 0.0
         if usage > KV_SOFT:
-            return [*adaptations, *self._trim(now, usage, n_trajectories)]
+            return self._trim(now, usage, n_trajectories)
         queued = self._on_queue(load)
-        if queued or load.n_waiting:
-            return [*adaptations, *queued]
-        if usage < KV_GROW and now - self._trimmed_at > HARD_TRIM_INTERVAL_S:
-            adaptations += self._grow(usage, n_calls_in_flight, n_calls_waiting, n_trajectories)
-        return adaptations
+        if queued or load.n_waiting or usage >= KV_GROW or now - self._trimmed_at <= HARD_TRIM_INTERVAL_S:
+            return queued
+        return self._grow(usage, n_calls_in_flight, n_calls_waiting, n_trajectories)
 
     def set_bounds(self, *, max_calls: int, max_trajectories: int) -> list[Adaptation]:
         """Change what the user allows."""
@@ -199,6 +203,7 @@ class EndpointAdmission:
             return []
         self._before = (self.max_calls, throughput)
         factor = 2.0 if self._is_doubling else GROWTH
+        self._is_settling = not self._is_doubling
         return self._set_calls(_grown(self.max_calls, factor), f"{throughput:.3g}/s and all slots in use")
 
     def _begin_by_kv_size(self, load: EngineLoad) -> list[Adaptation]:
@@ -308,29 +313,38 @@ class SandboxAdmission:
 
 
 class _Round:
-    """Calls between two looks at the throughput: as many as the cap lets be in flight."""
+    """Calls that began and ended between two looks at the throughput.
 
-    __slots__ = ("_n_binding", "_n_calls", "_n_tokens", "began_at")
+    By Little's law the throughput is what is in flight over how long it stays, which, unlike a count per
+    second, does not depend on where in a burst of answers the round begins and ends.
+    """
+
+    __slots__ = ("_began_at", "_in_flight", "_latency_s", "_n_calls", "_n_tokens")
 
     def __init__(self, began_at: float) -> None:
-        self.began_at = began_at
+        self._began_at = began_at
         self._n_calls = 0
-        self._n_binding = 0
         self._n_tokens = 0
+        self._latency_s = 0.0
+        self._in_flight = 0
 
-    def add(self, n_tokens: int, *, binds: bool) -> int:
-        self._n_calls += 1
-        self._n_tokens += n_tokens
-        self._n_binding += binds
+    def add(self, now: float, latency_s: float, n_tokens: int, n_in_flight: int) -> int:
+        """Count a call unless it began before the round; return how many were counted."""
+        if now - latency_s >= self._began_at - 1e-9:
+            self._n_calls += 1
+            self._n_tokens += n_tokens
+            self._latency_s += latency_s
+            self._in_flight += n_in_flight
         return self._n_calls
 
     @property
-    def binds(self) -> bool:
-        return self._n_binding >= self._n_calls / 2
+    def mean_in_flight(self) -> float:
+        return self._in_flight / self._n_calls
 
     @property
-    def amount(self) -> float:
-        return self._n_tokens or self._n_calls
+    def throughput(self) -> float:
+        """Tokens per second; calls where no server counts tokens."""
+        return self.mean_in_flight * (self._n_tokens or self._n_calls) / max(self._latency_s, 1e-9)
 
 
 def _grown(cap: int, factor: float) -> int:

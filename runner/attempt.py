@@ -105,7 +105,15 @@ class AttemptRunner:
                 recorded=recorded,
             )
             try:
-                outcome = await rollout.run()
+                with self._settings.tracer.span("trajectory", self._span_attributes(attempt)) as span:
+                    outcome = await rollout.run()
+                    span.set_attributes(
+                        {
+                            "kernelfleet.stop_reason": str(outcome.stop_reason),
+                            "kernelfleet.owner": str(outcome.owner),
+                            "kernelfleet.n_turns": len(outcome.turns),
+                        }
+                    )
             except CannotResume as reason:
                 self._note_restarted(attempt, str(reason))
                 recorded = []
@@ -135,6 +143,13 @@ class AttemptRunner:
         except (CannotResume, JournalError) as reason:
             self._note_restarted(attempt, str(reason))
             return []
+
+    def _span_attributes(self, attempt: Attempt) -> dict[str, str | int]:
+        return {
+            "kernelfleet.run_id": self._identity.run_id,
+            "kernelfleet.attempt": attempt.name,
+            "gen_ai.request.model": self._identity.model,
+        }
 
     def _turn_log(self, attempt: Attempt) -> TurnLog:
         header = {"run_id": self._identity.run_id, "config_hash": self._identity.config_hash}

@@ -34,6 +34,7 @@ from runner.resume import RunRecord, check_same_run, run_record
 from runner.rollout import RolloutSettings
 from runner.scheduler import Scheduler, SchedulerSettings
 from runner.statistics import RunStatistics
+from runner.tracing import Tracer, build_tracer
 from sandbox_pool import PoolConfig, SandboxPool, UnknownProfile
 
 OUR_MODELS = ("oracle", "decoy", "nop")
@@ -195,7 +196,9 @@ async def run_batch(batch: Batch, watching: Watching, shared: Shared | None = No
         check_same_run(batch.run_dir, record)
         journal = stack.enter_context(Journal(batch.run_dir))
         batch.events.open(journal)
-        return await _run_open(batch, record, journal, pool, watching, shared)
+        tracer = build_tracer()
+        stack.push_async_callback(asyncio.to_thread, tracer.close)
+        return await _run_open(batch, record, journal, pool, watching, shared, tracer)
 
 
 async def _run_open(
@@ -205,6 +208,7 @@ async def _run_open(
     pool: SandboxPool,
     watching: Watching,
     shared: Shared | None,
+    tracer: Tracer,
 ) -> RunSummary:
     config = batch.config
     n_left = sum(name not in journal.done for name in attempt_names(batch.samples, config.epochs))
@@ -217,7 +221,7 @@ async def _run_open(
     }
     journal.write_config(data)
     scheduler = Scheduler(
-        _rollout_settings(batch, pool, shared),
+        _rollout_settings(batch, pool, shared, tracer),
         identity_of(batch, record, data["run_id"]),
         journal,
         SchedulerSettings(
@@ -266,7 +270,9 @@ def _finished_details(statistics: RunStatistics, received: Sequence[int]) -> dic
     }
 
 
-def _rollout_settings(batch: Batch, pool: SandboxPool, shared: Shared | None) -> RolloutSettings:
+def _rollout_settings(
+    batch: Batch, pool: SandboxPool, shared: Shared | None, tracer: Tracer
+) -> RolloutSettings:
     config = batch.config
     gate = shared.sandboxes if shared else Gate(config.sandbox.max_sandboxes)
     return RolloutSettings(
@@ -277,6 +283,7 @@ def _rollout_settings(batch: Batch, pool: SandboxPool, shared: Shared | None) ->
         system_prompt=system_prompt(config, batch.protocol),
         merge_user_messages=config.protocol.merge_user_messages,
         meter=RunMeter(),
+        tracer=tracer,
         resume=config.resume,
         prices=config.model.prices,
         send_reasoning=config.model.send_reasoning,

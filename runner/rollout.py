@@ -40,6 +40,7 @@ from runner.records import (
 )
 from runner.recovery import CannotResume, RecordedTurn, execute_again
 from runner.statistics import Phase
+from runner.tracing import NoTracer, Tracer
 from sandbox_pool import Observation, SandboxError, SandboxSetupError, UnsupportedHost
 
 
@@ -54,6 +55,7 @@ class RolloutSettings:
     system_prompt: str
     merge_user_messages: bool
     meter: RunMeter
+    tracer: Tracer = field(default_factory=NoTracer)
     resume: ResumeConfig = field(default_factory=ResumeConfig)
     prices: Prices | None = None
     send_reasoning: bool = False
@@ -195,17 +197,22 @@ class Rollout:
             if reason is not None:
                 self.outcome.stop(reason)
                 return
-            try:
-                async with asyncio.timeout(self._budget.remaining_s) as deadline:
-                    turn, completion = await self._ask(deadline)
-            except TimeoutError:
-                self.outcome.stop(StopReason.TIME_LIMIT)
-                return
-            except ModelError as error:
-                self._stop_for_model_error(error)
-                return
-            if not await self._act(turn, completion):
-                return
+            with self._settings.tracer.span("turn", {"kernelfleet.turn": len(self.outcome.turns) + 1}):
+                if not await self._run_turn():
+                    return
+
+    async def _run_turn(self) -> bool:
+        """Ask, and act on the reply. Return whether another turn follows."""
+        try:
+            async with asyncio.timeout(self._budget.remaining_s) as deadline:
+                turn, completion = await self._ask(deadline)
+        except TimeoutError:
+            self.outcome.stop(StopReason.TIME_LIMIT)
+            return False
+        except ModelError as error:
+            self._stop_for_model_error(error)
+            return False
+        return await self._act(turn, completion)
 
     async def _ask(self, deadline: asyncio.Timeout) -> tuple[Turn, Completion]:
         outcome = self.outcome
@@ -223,8 +230,16 @@ class Rollout:
         )
         self._phase.enter(Phase.MODEL)
         began_at = time.perf_counter()
+        attributes = {"gen_ai.operation.name": "chat", "gen_ai.request.model": self._settings.model.name}
         try:
-            completion = await self._settings.model.complete(request)
+            with self._settings.tracer.span("chat", attributes) as span:
+                completion = await self._settings.model.complete(request)
+                span.set_attributes(
+                    {
+                        "gen_ai.usage.input_tokens": completion.usage.prompt_tokens,
+                        "gen_ai.usage.output_tokens": completion.usage.completion_tokens,
+                    }
+                )
         finally:
             model_s = time.perf_counter() - began_at - timer.waited_s
             outcome.timings.model_s += model_s
@@ -280,7 +295,9 @@ class Rollout:
         # Noted first: what kills the sandbox is worth knowing.
         self._note_action(turn, action, None)
         self._phase.enter(Phase.EXECUTING)
-        observation = await self._lease.execute(action.code, lambda: self._budget.cell_s)
+        with self._settings.tracer.span("execute", {}) as span:
+            observation = await self._lease.execute(action.code, lambda: self._budget.cell_s)
+            span.set_attributes({"kernelfleet.status": str(observation.status)})
         turn.timings.execute_s += observation.duration_s
         self.outcome.timings.execute_s += observation.duration_s
         record = await self._record(observation, number)

@@ -1,0 +1,101 @@
+"""Trajectories stick to an endpoint while it lives, and move when it does not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.routing import MAX_FAILURES, Router
+
+
+def router(*capacities: int) -> Router:
+    return Router(len(capacities), lambda index: capacities[index])
+
+
+def eject(r: Router, index: int, now: float = 0.0) -> None:
+    for _ in range(MAX_FAILURES):
+        r.on_failure(now, index)
+
+
+def test_trajectories_stick() -> None:
+    """The second turn goes where the first one went, whatever the load is then."""
+    r = router(10, 10)
+    first = r.pick("a@1")
+    for number in range(8):
+        r.pick(f"other{number}@1")
+    assert r.pick("a@1") == first
+
+
+def test_new_ones_go_to_the_least_loaded() -> None:
+    """Load is counted by what an endpoint bears: a large one gets more."""
+    r = router(30, 10)
+    counts = Counter(r.pick(f"{number}@1") for number in range(40))
+    assert counts == {0: 30, 1: 10}
+    for number in range(20):
+        r.forget(f"{number}@1")
+    assert (r.n_pinned(0) + r.n_pinned(1)) == 20
+
+
+def test_failing_endpoint_is_ejected_and_only_its_trajectories_move() -> None:
+    """The others stay where their prefix cache is; the moved ones stay where they went."""
+    r = router(10, 10, 10)
+    where = {f"{number}@1": r.pick(f"{number}@1") for number in range(9)}
+    assert not r.on_failure(0.0, 1)
+    r.on_success(1)  # in a row is what counts
+    eject(r, 1)
+    assert not r.is_ready(1)
+    moved = {name: r.pick(name) for name in where}
+    assert all(moved[name] == index for name, index in where.items() if index != 1)
+    assert {moved[name] for name, index in where.items() if index == 1} == {0, 2}
+    assert r.on_success(1)
+    assert {name: r.pick(name) for name in where} == moved
+
+
+def test_probes_come_less_and_less_often() -> None:
+    """An ejected endpoint is looked at after a second, then after two, at most every half minute."""
+    r = router(1, 1)
+    eject(r, 0)
+    at = [now / 2 for now in range(400) if r.take_probes(now / 2)]
+    assert at[:3] == [1.0, 3.0, 7.0]
+    assert max(b - a for a, b in pairwise(at)) == 30.0
+    assert list(r.take_probes(1000.0)) == [0]
+    r.on_success(0)
+    assert list(r.take_probes(2000.0)) == []
+
+
+def test_with_none_ready_everybody_stays() -> None:
+    """A single server that is down is asked again by whoever backs off; nobody is left without one."""
+    r = router(5)
+    assert r.pick("a@1") == 0
+    eject(r, 0)
+    assert (r.pick("a@1"), r.pick("b@1")) == (0, 0)
+    assert not r.move("a@1", away_from=0)
+
+
+@given(st.lists(st.tuples(st.sampled_from("pfsme"), st.integers(0, 5), st.integers(0, 2)), max_size=200))
+def test_pins_are_counted_right(steps: list[tuple[str, int, int]]) -> None:
+    """Whatever happens, the endpoints' counts add up to the attempts that are known, none below zero."""
+    r, known = router(3, 3, 3), set()
+    for now, (what, attempt, index) in enumerate(steps):
+        name = f"{attempt}@1"
+        match what:
+            case "p":
+                r.pick(name)
+                known.add(name)
+            case "f":
+                r.forget(name)
+                known.discard(name)
+            case "s":
+                r.on_success(index)
+            case "m":
+                if r.move(name, away_from=index):
+                    known.add(name)
+                    assert r.pick(name) != index
+            case "e":
+                r.on_failure(float(now), index)
+        counts = [r.n_pinned(n) for n in range(3)]
+        assert min(counts) >= 0
+        assert sum(counts) == len(known)
