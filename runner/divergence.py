@@ -20,7 +20,7 @@ _UNIT = r"(?:ns|µs|us|μs|ms|s|sec|secs|seconds?|min|minutes?|h|hours?)"
 _NORMALISED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\x1b\[[0-9;?]*[A-Za-z]"), ""),
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.I), "<uuid>"),
-    (re.compile(r"\b0x[0-9a-f]{4,}\b", re.I), "<address>"),
+    (re.compile(r"\b0x[0-9a-f]{4,16}\b", re.I), "<address>"),
     (re.compile(r"(?<=\bid=)\d{9,}|(?<=\bpid=)\d+|(?<=\bpid )\d+", re.I), "<number>"),
     (re.compile(rf"(?:{_DATE}[ T])?\b{_TIME}(?:[.,]\d+)?(?:Z|[+-]\d{{2}}:?\d{{2}})?"), "<time>"),
     (re.compile(r"(?<=/)tmp[a-z0-9_]{6,12}\b"), "<temporary>"),

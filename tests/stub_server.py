@@ -56,6 +56,8 @@ class StubServer:
     handler: Handler | None = None
     latency_s: float = 0.0
     models: tuple[str, ...] = ("stub",)
+    owned_by: str = "stub"
+    routes: Sequence[web.RouteDef] = ()
     port: int = 0
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -66,6 +68,7 @@ class StubServer:
         application = web.Application(client_max_size=1 << 30)
         application.router.add_post("/v1/chat/completions", self._complete)
         application.router.add_get("/v1/models", self._list_models)
+        application.router.add_routes(self.routes)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, backlog=2048)
@@ -100,7 +103,7 @@ class StubServer:
         return completion(text)
 
     async def _list_models(self, request: web.Request) -> Reply:
-        return web.json_response({"data": [{"id": name} for name in self.models]})
+        return web.json_response({"data": [{"id": name, "owned_by": self.owned_by} for name in self.models]})
 
 
 async def serve(port: int, latency_s: float) -> None:

@@ -6,12 +6,15 @@ ranks of one server); of the KV cache's use the highest counts.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 
 from runner.admission import EngineLoad
 
-_LINE = re.compile(r"^(vllm:[a-z_]+)(?:\{(.*)\})?\s+([0-9.eE+-]+|NaN|[+-]Inf)", re.MULTILINE)
+_LINE = re.compile(
+    r"^(vllm:[a-z_]+)(?:\{(.*)\})?\s+(NaN|[+-]?Inf|[+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?)$", re.MULTILINE
+)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
@@ -21,8 +24,11 @@ def parse_engine_load(text: str) -> EngineLoad | None:
     usage: float | None = None
     max_kv_tokens = 0
     for name, labels, number in _LINE.findall(text):
-        value = float(number)
-        if value != value or value in (float("inf"), float("-inf")):
+        try:
+            value = float(number)
+        except ValueError:
+            continue
+        if not math.isfinite(value):
             continue
         sums[name] += value
         if name == "vllm:kv_cache_usage_perc":
