@@ -87,7 +87,7 @@ async def test_no_slot_is_lost_to_cancellation_or_held_while_backing_off() -> No
         model = client(server, name="m", max_backoff_s=30, max_retries=3)
         await model.start()
         calls = [asyncio.create_task(model.complete(request(f"s{number}"))) for number in range(40)]
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.15)
         (endpoint,) = model.endpoints()
         assert (endpoint.n_calls_in_flight, endpoint.n_calls_waiting) == (0, 0)
         assert endpoint.n_failed_calls >= 40
