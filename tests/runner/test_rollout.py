@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from bench_data import Sample, SampleFile
+from runner.config import Prices
 from runner.errors import ContextOverflow, ModelRefused, ModelUnavailable, ReplayEnded
 from runner.models import Completion, ModelRequest
+from runner.protocols import ToolCall
 from runner.records import Owner, StopReason, Usage
 from runner.rollout import Outcome, RolloutSettings
 from sandbox_pool import (
@@ -396,3 +398,91 @@ async def test_failures_of_the_server_do_not_count_as_time(tmp_path: Path) -> No
     outcome = await rollout(settings(model, FakePool(), working_s=0.3), sample("s"), tmp_path).run()
 
     assert (outcome.stop_reason, len(outcome.turns)) == (StopReason.TIME_LIMIT, 1)
+
+
+async def test_repeated_action_ends_it(tmp_path: Path) -> None:
+    """The same code once too often in a row is a loop; it is not executed again."""
+    outcome, pool, _ = await run(tmp_path, CELL, max_repeated_actions=3)
+    assert (outcome.stop_reason, outcome.owner) == (StopReason.REPEATED_ACTION, Owner.MODEL)
+    assert pool.sandboxes[0].executed == ["x", "x"]
+    assert [turn.action for turn in outcome.turns] == ["x", "x", "x"]
+    assert outcome.turns[-1].observation is None
+
+
+async def test_cost_ends_it(tmp_path: Path) -> None:
+    """Tokens cost what the config says; the limit is met after the turn that goes over it."""
+    model = ListModel(Completion(CELL, "stop", usage=Usage(1000, 500, 1500)))
+    prices = Prices(prompt=1.0, completion=2.0)
+    one = rollout(rollout_settings(model, FakePool(), prices=prices, max_cost=0.005), sample(), tmp_path)
+    outcome = await one.run()
+    assert (outcome.stop_reason, len(outcome.turns)) == (StopReason.COST_LIMIT, 3)
+    assert outcome.usage.cost == pytest.approx(0.006)
+    assert outcome.turns[0].usage.cost == pytest.approx(0.002)
+
+
+async def test_waits_count_as_wall_time_and_not_as_working_time(tmp_path: Path) -> None:
+    """A call that waits for its slot does not use up the working time; the wall time is met all the same."""
+
+    class Queueing(ListModel):
+        async def complete(self, request: ModelRequest) -> Completion:
+            with request.clock.waiting():
+                await asyncio.sleep(0.2)
+            return await super().complete(request)
+
+    outcome = await rollout(settings(Queueing("42"), FakePool(), working_s=0.1), sample(), tmp_path).run()
+    assert outcome.stop_reason is StopReason.ANSWER
+    assert outcome.timings.call_wait_s >= 0.19
+    assert outcome.timings.model_s < 0.1
+    outcome = await rollout(settings(Queueing("42"), FakePool(), wall_s=0.1), sample(), tmp_path).run()
+    assert outcome.stop_reason is StopReason.TIME_LIMIT
+
+
+async def test_several_calls_in_one_reply(tmp_path: Path) -> None:
+    """They are executed in order, each is answered under its id, and the turn holds them all."""
+
+    def call(call_id: str, arguments: str) -> dict[str, Any]:
+        return {"id": call_id, "type": "function", "function": {"name": "python", "arguments": arguments}}
+
+    calls = [call("a", '{"code": "one"}'), call("b", "oops"), call("c", '{"code": "two"}')]
+    model = ListModel(Completion("", "tool_calls", tool_calls=calls), "done")
+    pool = FakePool(lambda n: lambda code: Observation(Status.OK, (Stream("stdout", code),)))
+    protocol = ToolCall(None)
+    outcome = await rollout(rollout_settings(model, pool, protocol=protocol), sample(), tmp_path).run()
+
+    assert pool.sandboxes[0].executed == ["one", "two"]
+    answers = [
+        (m["tool_call_id"], m["content"]) for m in outcome.conversation.messages if m["role"] == "tool"
+    ]
+    assert [answers[0], answers[2]] == [("a", "one"), ("c", "two")]
+    assert answers[1][0] == "b"
+    assert "not JSON" in answers[1][1]
+    first = outcome.turns[0]
+    assert (first.action, [further.action for further in first.further]) == ("one", ["two"])
+    assert first.further[0].observation is not None
+    assert first.further[0].observation["outputs"][0]["text"] == "two"
+
+
+@pytest.mark.parametrize("send", [False, True])
+async def test_reasoning_is_kept_and_sent_back_only_on_request(tmp_path: Path, send: bool) -> None:
+    """The turn has it either way."""
+    model = ListModel(Completion(CELL, "stop", reasoning="hm"), "done")
+    one = rollout(rollout_settings(model, FakePool(), send_reasoning=send), sample(), tmp_path)
+    outcome = await one.run()
+    assert outcome.turns[0].reasoning == "hm"
+    assert ("reasoning_content" in model.seen[1][1]) is send
+
+
+async def test_seed_of_a_turn_is_its_own(tmp_path: Path) -> None:
+    """Each turn has another seed, the same when it is asked for again."""
+    seeds: list[int | None] = []
+
+    class Noting(ListModel):
+        async def complete(self, request: ModelRequest) -> Completion:
+            seeds.append(request.seed)
+            return await super().complete(request)
+
+    for _ in range(2):
+        await rollout(settings(Noting(CELL, CELL, "done"), FakePool()), sample(), tmp_path).run()
+    assert seeds[:3] == seeds[3:]
+    assert len(set(seeds)) == 3
+    assert seeds[0] == 7

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.admission import EngineLoad
@@ -53,6 +53,7 @@ def test_numbers_that_are_none() -> None:
     assert (load.kv_usage, load.n_waiting) == (None, 0)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet='vllm:num_requests_running{}="0123456789.e+\n ', max_size=200))
 def test_any_page_is_read_or_not(page: str) -> None:
     """Never an error."""
