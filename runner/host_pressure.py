@@ -45,7 +45,7 @@ def _is_count(value: str) -> bool:
 def _stalled_share(text: str, kind: str) -> float | None:
     """Return the share of the last ten seconds, from a line like `some avg10=1.23 avg60=...`."""
     for line in text.splitlines():
-        name, *fields = line.split()
+        name, *fields = line.split() or [""]
         if name != kind:
             continue
         for field in fields:
@@ -61,5 +61,5 @@ def _stalled_share(text: str, kind: str) -> float | None:
 def _runnable_per_core(loadavg: str, cores: int) -> float | None:
     """Return the tasks that run or want to, this one not counted, from a line like `0.1 0.1 0.1 3/512 99`."""
     fields = loadavg.split()
-    n_runnable = fields[3].partition("/")[0] if len(fields) > 3 else ""
-    return max(0, int(n_runnable) - 1) / cores if n_runnable.isdigit() else None
+    n_runnable, slash, _ = fields[3].partition("/") if len(fields) > 3 else ("", "", "")
+    return max(0, int(n_runnable) - 1) / cores if slash and n_runnable.isdigit() else None

@@ -54,9 +54,9 @@ def trajectory(sample_id: str = "one", epoch: int = 1, **changes: Any) -> Trajec
     return Trajectory(**(values | changes))
 
 
-async def append(journal: Journal, finished: Trajectory) -> None:
-    """Write a finished trajectory's line."""
-    await journal.append(finished.attempt, encode_line(finished))
+async def append(journal: Journal, finished: Trajectory) -> bool:
+    """Write a finished trajectory's line; return whether it is on disk."""
+    return await journal.append(finished.attempt, encode_line(finished))
 
 
 def sample(

@@ -1,0 +1,133 @@
+"""A matrix becomes runs, one after the other or side by side, and the same command goes on with all."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from runner.__main__ import main
+from runner.errors import ConfigError
+from runner.journal import read_trajectories
+from runner.sweep import cell_name, read_sweep
+from tests.processes import clean_environment
+from tests.stub_server import StubServer
+
+MATRIX = """\
+benchmark: quickstart
+samples: math*
+limit: 2
+concurrency: 4
+matrix:
+  models: [oracle, nop]
+  protocols: [fenced, tool_call]
+"""
+
+
+def write(path: Path, text: str) -> Path:
+    file = path / "sweep.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_cells(tmp_path: Path) -> None:
+    """Every combination, with its own folder, named for its values; any key can be swept."""
+    text = "matrix:\n  models: [oracle, {client: nop, name: x}]\n  temperatures: [0.0, 1]\n  epochs: [1, 2]\n  limits.max_turns: [3]\n"
+    cells = read_sweep(write(tmp_path, text), {"run_dir": tmp_path / "out", "seed": 4})
+    assert len(cells) == len({cell.config.run_dir for cell in cells}) == 8
+    last = cells[-1]
+    assert (last.config.model.client, last.config.model.name, last.config.epochs) == ("nop", "x", 2)
+    assert (last.config.model.request, last.config.limits.max_turns, last.config.seed) == (
+        {"temperature": 1},
+        3,
+        4,
+    )
+    assert last.name.startswith("model=x,temperature=1,epochs=2,max_turns=3-")
+    assert {cell.config.run_dir.parent for cell in cells} == {tmp_path / "out"}  # type: ignore[union-attr]
+    assert [c.name for c in cells] == [c.name for c in read_sweep(write(tmp_path, text), {})]
+
+
+def test_names_of_cells_differ() -> None:
+    """Also where they read the same."""
+    long = "http://" + "x" * 200
+    assert cell_name({"model": long + "1"}) != cell_name({"model": long + "2"})
+    assert "/" not in cell_name({"model": "openai:http://gpu:8000/v1"})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("limit: 1\n", "a sweep needs a matrix"),
+        ("matrix: {}\n", "a sweep needs a matrix"),
+        ("matrix: {models: oracle}\n", "matrix.models: give a list of values, not 'oracle'"),
+        ("matrix: {models: []}\n", "matrix.models: give a list"),
+        ("matrix: {models: [nop, nop]}\n", "two cells are the same"),
+        ("matrix: {epochs: [0]}\n", r"cell epochs=0.*: epochs: .*got 0"),
+        ("matrix: {speed: [1]}\n", "unknown key speed"),
+    ],
+)
+def test_bad_matrix_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    """Before anything is run, with the file, the key and the value."""
+    with pytest.raises(ConfigError, match=message):
+        read_sweep(write(tmp_path, text), {})
+
+
+def test_run_says_that_it_is_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`run` on a config with a matrix names the command to use."""
+    assert main(["--config", str(write(tmp_path, MATRIX))]) == 2
+    assert "it holds a matrix: run it with python -m runner sweep" in capsys.readouterr().err
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("side_by_side", [1, 4])
+def test_sweep_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str], side_by_side: int) -> None:
+    """All cells run, the table says so, and the same command finds nothing left to do."""
+    arguments = [
+        "sweep",
+        str(write(tmp_path, MATRIX)),
+        "--run-dir",
+        str(tmp_path / "out"),
+        "--side-by-side",
+        str(side_by_side),
+    ]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert f"4 runs below {tmp_path / 'out'}" in out
+    runs = sorted((tmp_path / "out").iterdir())
+    assert [len(list(read_trajectories(run))) for run in runs] == [2] * 4
+    assert out.count("2 finished, 0 left") == 4
+    assert main(arguments) == 0
+    assert [len(list(read_trajectories(run))) for run in runs] == [2] * 4
+
+
+@pytest.mark.kernel
+def test_one_bad_cell_does_not_keep_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A server that is not there costs its own cell; the exit code says that not all is done."""
+    text = MATRIX.replace("[oracle, nop]", "['openai:http://127.0.0.1:9/v1', nop]")
+    assert main(["sweep", str(write(tmp_path, text)), "--run-dir", str(tmp_path / "out")]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("no model server at http://127.0.0.1:9/v1") == 2
+    assert captured.out.count("2 finished, 0 left") == 2
+
+
+@pytest.mark.kernel
+async def test_signal_ends_all_cells(tmp_path: Path) -> None:
+    """SIGTERM drains what runs, begins nothing more, and the exit code says so."""
+    async with StubServer(latency_s=2.0) as server:
+        text = MATRIX.replace("[oracle, nop]", f"['openai:{server.url}']").replace(
+            "limit: 2", "limit: 3\ngrace_s: 0.1"
+        )
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "runner", "sweep", str(write(tmp_path, text)), "--run-dir", str(tmp_path / "out"),
+            env=clean_environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        async with asyncio.timeout(30):
+            while len(server.requests) < 3:  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.05)
+            process.send_signal(signal.SIGTERM)
+            output, _ = await process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM, output.decode()
+    assert len(list((tmp_path / "out").iterdir())) == 1, "the second cell was not begun"
