@@ -56,8 +56,11 @@ soak: $(VENV)/.installed-dev  ## 10,000 sandboxes, 100,000 cells: no leak, no ou
 	KERNELFLEET_SOAK_CYCLES=10000 KERNELFLEET_SOAK_CELLS=100000 \
 	$(BIN)/python -m pytest -m slow tests/sandbox_pool/test_soak.py -o log_cli=true -o log_cli_level=INFO
 
-bench: $(VENV)/.installed-dev  ## measure a turn beside a bare loop, a sandbox beside cold kernels
+bench: $(VENV)/.installed-dev  ## measure a turn beside a bare loop and Inspect AI, a sandbox beside cold kernels
 	$(BIN)/python -m tests.bench.loop_cost
+	$(BIN)/python -m tests.bench.long_conversation
+	$(BIN)/python -m tests.bench.memory
+	$(BIN)/python -m tests.bench.real_sandboxes
 	$(BIN)/python -m tests.bench.sandbox_pool
 
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
