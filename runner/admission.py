@@ -204,7 +204,9 @@ class EndpointAdmission:
         self._before = (self.max_calls, throughput)
         factor = 2.0 if self._is_doubling else GROWTH
         self._is_settling = not self._is_doubling
-        return self._set_calls(_grown(self.max_calls, factor), f"{throughput:.3g}/s and all slots in use")
+        return self._set_calls(
+            _grown(self.max_calls, factor), f"throughput {throughput:.3g}/s, all slots in use"
+        )
 
     def _begin_by_kv_size(self, load: EngineLoad) -> list[Adaptation]:
         if not load.max_kv_tokens:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 import time
@@ -18,7 +19,7 @@ from bench_data import Benchmark, Samples, load
 from runner.attempt import OnFinished
 from runner.config import RunConfig
 from runner.control import ControlServer
-from runner.errors import ConfigError, JournalError
+from runner.errors import ConfigError, JournalError, RunnerError
 from runner.factory import build_model, build_protocol, system_prompt
 from runner.gate import Gate
 from runner.journal import Journal, read_failures, read_inflight, read_trajectories
@@ -36,6 +37,11 @@ from runner.scheduler import Scheduler, SchedulerSettings
 from runner.statistics import RunStatistics
 from runner.tracing import Tracer, build_tracer
 from sandbox_pool import PoolConfig, SandboxPool, UnknownProfile
+
+logger = logging.getLogger(__name__)
+
+SILENT = ("quiet", "json")
+"""Kinds of progress beside which nothing else is printed."""
 
 OUR_MODELS = ("oracle", "decoy", "nop")
 """Models that reply with what a benchmark itself holds."""
@@ -191,7 +197,7 @@ async def run_batch(batch: Batch, watching: Watching, shared: Shared | None = No
             SandboxPool(batch.config.sandbox, trusted_code=batch.trusted_code)
         )
         record = batch.record(pool.capabilities())
-        if batch.config.progress != "quiet":
+        if batch.config.progress not in SILENT:
             watching.console.print(sandbox_line(record.sandbox), markup=False, soft_wrap=True)
         check_same_run(batch.run_dir, record)
         journal = stack.enter_context(Journal(batch.run_dir))
@@ -317,9 +323,12 @@ async def _run_watched(
             server = MetricsServer(scheduler.statistics, config.metrics_port, labels)
             port = await server.start()
             stack.push_async_callback(server.close)
-            if config.progress != "quiet":
+            if config.progress not in SILENT:
                 watching.console.print(f"metrics: http://127.0.0.1:{port}/metrics", soft_wrap=True)
-        await stack.enter_async_context(ControlServer(batch.run_dir, scheduler))
+        try:
+            await stack.enter_async_context(ControlServer(batch.run_dir, scheduler))
+        except (RunnerError, OSError) as error:
+            logger.warning("the run cannot be controlled from another shell: %s", error)
         watcher = asyncio.create_task(watch(scheduler.statistics, watching.console, config.progress))
         stack.push_async_callback(_end, watcher)
         await scheduler.run(attempts(batch.samples, config.epochs, frozenset(journal.done)))

@@ -54,6 +54,8 @@ def main(argv: Sequence[str]) -> int:
         path = config_path(arguments)
         config = load_config(path, overrides(arguments))
         batch = prepare(config)
+        if config.progress != "plain" and (config.progress != "auto" or sys.stderr.isatty()):
+            logging.getLogger().setLevel(logging.ERROR)  # what failed is in the view, and in failures.jsonl
         console = Console(stderr=True, highlight=False)
         if config.progress != "quiet":
             print_head(batch, path, arguments)
@@ -192,12 +194,10 @@ def report_unrecorded(batch: Batch) -> None:
 
 
 def report(summary: RunSummary) -> int:
-    """Print what came of the run. Returns the exit code."""
-    if summary.is_quiet:
-        return report_code(summary)
+    """Print what came of the run; to a user who wants to read nothing, only what went wrong."""
+    if not summary.is_quiet:
+        print("\n".join(result_lines(summary)))
     statistics = summary.statistics
-    done_before = f" ({summary.n_done_before} were done before)" if summary.n_done_before else ""
-    print(f"{statistics.n_finished} trajectories finished in {duration(statistics.elapsed_s)}{done_before}")
     if statistics.n_failed:
         print(
             f"{statistics.n_failed} attempts failed by no fault of the model; see "
@@ -206,12 +206,24 @@ def report(summary: RunSummary) -> int:
         )
     if statistics.draining:
         print(f"ended early: {statistics.draining}", file=sys.stderr)
+    return report_code(summary)
+
+
+def result_lines(summary: RunSummary) -> list[str]:
+    """Return what came of the run, and what to do next."""
+    statistics = summary.statistics
+    done_before = f" ({summary.n_done_before} were done before)" if summary.n_done_before else ""
+    took = duration(statistics.elapsed_s)
+    lines = [f"{statistics.n_finished} trajectories finished in {took}{done_before}"]
+    if statistics.n_resumed or statistics.n_restarted:
+        resumed = f"{statistics.n_resumed} went on from their last turn"
+        lines.append(f"of those begun earlier, {resumed}, {statistics.n_restarted} began again")
     if summary.n_left:
         again = f"run the same command with --run-dir {summary.run_dir} to go on"
-        print(f"{summary.n_left} attempts left: {again}")
+        lines.append(f"{summary.n_left} attempts left: {again}")
     if summary.has_checks and statistics.n_finished + summary.n_done_before:
-        print(f"score it: python -m scoring {summary.run_dir}")
-    return report_code(summary)
+        lines.append(f"score it: python -m scoring {summary.run_dir}")
+    return lines
 
 
 def report_code(summary: RunSummary) -> int:
