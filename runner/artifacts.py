@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ def observation_record(
             data = _without_bytes(output.data, artifacts_dir, prefix, name, pictures)
             outputs.append({"type": output.type, "data": data})
         else:
-            outputs.append(asdict(output))
+            outputs.append({name: getattr(output, name) for name in output.__dataclass_fields__})
     record: dict[str, Any] = {
         "status": observation.status,
         "outputs": outputs,
