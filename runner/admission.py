@@ -21,7 +21,9 @@ TOKENS_PER_TRAJECTORY = 8192
 GROWTH = 1.25
 CUT = 0.8
 FOLLOWS = 0.5
-"""Throughput follows the cap when it grows by at least this share of what the cap grew by."""
+FOLLOWS_DOUBLED = 0.25
+"""Throughput follows the cap when it grows by at least this share of what the cap grew by; a quarter more of
+it is worth another doubling, and too little to be told from noise after a small step."""
 
 BINDS = 0.9
 MIN_ROUND_CALLS = 8
@@ -190,7 +192,8 @@ class EndpointAdmission:
         before, self._before = self._before, None
         if before is not None:
             cap, slower = before
-            wanted = slower * (1 + FOLLOWS * (self.max_calls / cap - 1))
+            follows = FOLLOWS_DOUBLED if self._is_doubling else FOLLOWS
+            wanted = slower * (1 + follows * (self.max_calls / cap - 1))
             if throughput < wanted:
                 self._is_doubling = False
                 self._retry_at = now + self._retry_s
