@@ -355,7 +355,8 @@ class Rollout:
             return
         waited_s = time.perf_counter() - self._waiting_since
         self.outcome.timings.sandbox_wait_s += waited_s
-        self._budget.excuse(waited_s)
+        if not self.outcome.broke_resuming:  # else all of it is excused already
+            self._budget.excuse(waited_s)
         self._phase.enter(Phase.EXECUTING)
 
     def _stop_for_model_error(self, error: ModelError) -> None:
@@ -386,7 +387,8 @@ class CallTimer:
         """See CallClock."""
         began_at = time.perf_counter()
         self._phase.enter(Phase.QUEUED)
-        self._deadline.reschedule(None)
+        if not self._deadline.expired():
+            self._deadline.reschedule(None)
         try:
             yield
         finally:

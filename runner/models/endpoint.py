@@ -88,14 +88,16 @@ class Endpoint:
         )
 
     async def look_at_metrics(self, http: aiohttp.ClientSession, now: float, n_trajectories: int) -> None:
-        """Read the metrics page, if it is vLLM's; the first look decides. Never raises."""
+        """Read the metrics page, if it is vLLM's; the first answer decides. Never raises."""
         if self._has_metrics is False:
             return
         try:
             timeout = aiohttp.ClientTimeout(total=LOOK_TIMEOUT_S)
             async with http.get(self._metrics_url, timeout=timeout) as response:
-                page = await response.text(errors="replace") if response.status == 200 else ""
+                page = await response.text(errors="replace")
         except (aiohttp.ClientError, TimeoutError, OSError):
+            return
+        if response.status >= 500:
             return
         load = parse_engine_load(page)
         if load is None:

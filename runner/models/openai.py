@@ -34,6 +34,7 @@ RETRIED_STATUSES = frozenset({408, 429}) | frozenset(range(500, 600))
 OVERLOADED_STATUSES = frozenset({429, 503})
 FIRST_BACKOFF_S = 0.5
 CONNECT_TIMEOUT_S = 10.0
+PROBE_INTERVAL_S = 0.5
 
 
 class OpenAIClient:
@@ -292,16 +293,18 @@ class OpenAIClient:
 
     async def _watch(self) -> None:
         """Read the endpoints' metrics, and probe those that are ejected."""
+        next_look_at = 0.0
         while True:
-            http = self._open_http()
             now = loop_time()
-            looks = [
-                endpoint.look_at_metrics(http, now, self._router.n_pinned(index))
-                for index, endpoint in enumerate(self._endpoints)
-            ]
-            probes = [self._probe(index) for index in self._router.take_probes(now)]
-            await asyncio.gather(*looks, *probes)
-            await asyncio.sleep(min(1.0, self._admission.poll_s))
+            work = [self._probe(index) for index in self._router.take_probes(now)]
+            if now >= next_look_at:
+                next_look_at = now + self._admission.poll_s
+                work += [self._look_at_metrics(index, now) for index in range(len(self._endpoints))]
+            await asyncio.gather(*work)
+            await asyncio.sleep(min(PROBE_INTERVAL_S, self._admission.poll_s))
+
+    async def _look_at_metrics(self, index: int, now: float) -> None:
+        await self._endpoints[index].look_at_metrics(self._open_http(), now, self._router.n_pinned(index))
 
     async def _probe(self, index: int) -> None:
         endpoint = self._endpoints[index]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -486,3 +487,18 @@ async def test_seed_of_a_turn_is_its_own(tmp_path: Path) -> None:
     assert seeds[:3] == seeds[3:]
     assert len(set(seeds)) == 3
     assert seeds[0] == 7
+
+
+async def test_time_that_ends_as_a_wait_begins(tmp_path: Path) -> None:
+    """A deadline that has just passed is met, not moved, when the client begins to wait."""
+
+    class Late(ListModel):
+        async def complete(self, request: ModelRequest) -> Completion:
+            time.sleep(0.15)  # noqa: ASYNC251 - a loop that is held
+            await asyncio.sleep(0)
+            with request.clock.waiting():
+                await asyncio.sleep(0.05)
+            return await super().complete(request)
+
+    outcome = await rollout(settings(Late("42"), FakePool(), working_s=0.1), sample(), tmp_path).run()
+    assert outcome.stop_reason is StopReason.TIME_LIMIT
