@@ -15,11 +15,12 @@ from runner.errors import JournalError
 from runner.journal import Journal, TurnLog, empty_artifacts
 from runner.lease import ArtifactsFolder
 from runner.meter import RunMeter, in_one_line
+from runner.outcome import Outcome
 from runner.plan import Attempt, attempt_seed
 from runner.recorder import AttemptHistory, Recorder, RunIdentity
 from runner.records import Owner, StopReason, Trajectory
 from runner.recovery import CannotResume, RecordedTurn, read_recorded
-from runner.rollout import Outcome, Rollout, RolloutSettings
+from runner.rollout import Rollout, RolloutSettings
 from runner.statistics import FinishedAttempt
 from runner.turnstile import Turnstile
 

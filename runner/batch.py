@@ -20,6 +20,7 @@ from runner.attempt import OnFinished
 from runner.config import RunConfig
 from runner.control import ControlServer
 from runner.errors import ConfigError, JournalError, RunnerError
+from runner.event_sink import EventSink
 from runner.factory import build_model, build_protocol, system_prompt
 from runner.gate import Gate
 from runner.journal import Journal, read_failures, read_inflight, read_trajectories
@@ -45,28 +46,6 @@ SILENT = ("quiet", "json")
 
 OUR_MODELS = ("oracle", "decoy", "nop")
 """Models that reply with what a benchmark itself holds."""
-
-
-class EventSink:
-    """Writes events to a journal; those that come before it is open wait for it."""
-
-    def __init__(self) -> None:
-        self._journal: Journal | None = None
-        self._waiting: list[tuple[str, dict[str, Any]]] = []
-
-    def __call__(self, name: str, details: dict[str, Any]) -> None:
-        """Write an event."""
-        if self._journal is None:
-            self._waiting.append((name, details))
-        else:
-            self._journal.event(name, **details)
-
-    def open(self, journal: Journal) -> None:
-        """Write what waits, and everything from now on, to this journal."""
-        self._journal = journal
-        for name, details in self._waiting:
-            journal.event(name, **details)
-        self._waiting.clear()
 
 
 @dataclass(frozen=True, slots=True)

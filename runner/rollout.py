@@ -10,35 +10,32 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from bench_data import Sample
 from runner.artifacts import has_pictures, observation_record, writing
+from runner.call_timer import CallTimer
 from runner.config import Limits, Prices, ResumeConfig
 from runner.conversation import Conversation, opening_messages
-from runner.encoding import array, encode
+from runner.encoding import encode
 from runner.errors import ContextOverflow, JournalError, ModelError, ModelUnavailable, ReplayEnded
 from runner.journal import TurnLog
 from runner.lease import ArtifactsFolder, Lease, Sandboxes
 from runner.limits import Budget
 from runner.meter import AttemptPhase, RunMeter
 from runner.models import Completion, ModelClient, ModelRequest
+from runner.outcome import Outcome
 from runner.protocols import Action, Malformed, Protocol, Reply
 from runner.records import (
-    OWNER_OF,
-    ArtifactRecord,
     FurtherAction,
     Owner,
     StopReason,
-    Timings,
     Turn,
     TurnTimings,
-    Usage,
 )
-from runner.recovery import CannotResume, RecordedTurn, execute_again
+from runner.recovery import RecordedTurn, execute_again
 from runner.statistics import Phase
 from runner.tracing import NoTracer, Tracer
 from sandbox_pool import Observation, SandboxError, SandboxSetupError, UnsupportedHost
@@ -59,42 +56,6 @@ class RolloutSettings:
     resume: ResumeConfig = field(default_factory=ResumeConfig)
     prices: Prices | None = None
     send_reasoning: bool = False
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What one try of an attempt came to."""
-
-    conversation: Conversation
-    turns: list[Turn] = field(default_factory=list)
-    encoded_turns: list[bytes] = field(default_factory=list)
-    """Each of the turns that are over, as JSON."""
-
-    stop_reason: StopReason = StopReason.CANCELLED
-    owner: Owner = Owner.RUNNER
-    error: str | None = None
-    would_repeat: bool = False
-    """Whether another try would end the same way."""
-
-    broke_resuming: bool = False
-    """Whether it failed while recorded actions were executed again."""
-
-    n_resumed_turns: int = 0
-    artifacts: list[ArtifactRecord] = field(default_factory=list)
-    usage: Usage = field(default_factory=Usage)
-    timings: Timings = field(default_factory=Timings)
-
-    def stop(self, reason: StopReason, error: str | None = None, owner: Owner | None = None) -> None:
-        """Say why it ended."""
-        self.stop_reason = reason
-        self.owner = owner or OWNER_OF.get(reason, Owner.MODEL)
-        self.error = error
-
-    def encoded(self) -> dict[str, bytes]:
-        """Return the messages and the turns as JSON arrays. What was encoded before is not encoded again."""
-        unencoded = self.turns[len(self.encoded_turns) :]
-        turns = array([*self.encoded_turns, *(encode(turn) for turn in unencoded)])
-        return {"messages": self.conversation.encoded(), "turns": turns}
 
 
 class Rollout:
@@ -371,45 +332,9 @@ class Rollout:
                 self.outcome.stop(StopReason.MODEL_ERROR, str(error), Owner.ENGINE)
 
 
-class CallTimer:
-    """The clock of one model call; see `models.base.CallClock`."""
-
-    __slots__ = ("_budget", "_deadline", "_phase", "waited_s")
-
-    def __init__(self, budget: Budget, phase: AttemptPhase, deadline: asyncio.Timeout) -> None:
-        self._budget = budget
-        self._phase = phase
-        self._deadline = deadline
-        self.waited_s = 0.0
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """See CallClock."""
-        began_at = time.perf_counter()
-        self._phase.enter(Phase.QUEUED)
-        if not self._deadline.expired():
-            self._deadline.reschedule(None)
-        try:
-            yield
-        finally:
-            self.waited_s += time.perf_counter() - began_at
-            self.excuse(time.perf_counter() - began_at)
-            self._phase.enter(Phase.MODEL)
-
-    def excuse(self, seconds: float) -> None:
-        """See CallClock."""
-        self._budget.excuse(seconds)
-        if not self._deadline.expired():
-            now = asyncio.get_running_loop().time()
-            self._deadline.reschedule(now + self._budget.remaining_s)
-
-
 def turn_seed(attempt_seed: int, n_turns_done: int) -> int:
     """Return the seed of a turn, 0 to 2**32 - 1: the same when the turn is asked for again."""
     if n_turns_done == 0:
         return attempt_seed
     digest = hashlib.sha256(f"{attempt_seed}:{n_turns_done}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
-
-
-__all__ = ["CannotResume", "Outcome", "Rollout", "RolloutSettings", "turn_seed"]

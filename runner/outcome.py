@@ -1,0 +1,45 @@
+"""What one try of an attempt came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from runner.conversation import Conversation
+from runner.encoding import array, encode
+from runner.records import OWNER_OF, ArtifactRecord, Owner, StopReason, Timings, Turn, Usage
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Grows turn by turn; ends with `stop`."""
+
+    conversation: Conversation
+    turns: list[Turn] = field(default_factory=list)
+    encoded_turns: list[bytes] = field(default_factory=list)
+    """Each of the turns that are over, as JSON."""
+
+    stop_reason: StopReason = StopReason.CANCELLED
+    owner: Owner = Owner.RUNNER
+    error: str | None = None
+    would_repeat: bool = False
+    """Whether another try would end the same way."""
+
+    broke_resuming: bool = False
+    """Whether it failed while recorded actions were executed again."""
+
+    n_resumed_turns: int = 0
+    artifacts: list[ArtifactRecord] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
+    timings: Timings = field(default_factory=Timings)
+
+    def stop(self, reason: StopReason, error: str | None = None, owner: Owner | None = None) -> None:
+        """Say why it ended."""
+        self.stop_reason = reason
+        self.owner = owner or OWNER_OF.get(reason, Owner.MODEL)
+        self.error = error
+
+    def encoded(self) -> dict[str, bytes]:
+        """Return the messages and the turns as JSON arrays. What was encoded before is not encoded again."""
+        unencoded = self.turns[len(self.encoded_turns) :]
+        turns = array([*self.encoded_turns, *(encode(turn) for turn in unencoded)])
+        return {"messages": self.conversation.encoded(), "turns": turns}
