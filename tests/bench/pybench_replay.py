@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.journal import read_events, read_trajectories
-from runner.protocols import Action, Fenced
+from runner.protocols import Fenced
 
 ERROR_SIGN = "There are some errors in the code."
 """Upstream worded the rest of this line in several ways."""
@@ -45,7 +45,7 @@ def recorded_cells(path: Path) -> dict[tuple[str, int], Cell]:
             if message["role"] != "assistant":
                 continue
             n_turn += 1
-            if following is None or not isinstance(protocol.parse(message["content"], "stop"), Action):
+            if following is None or not protocol.parse(message["content"], "stop").actions:
                 continue
             _, found, after = following["content"].partition(ERROR_SIGN)
             name, _, evalue = after.partition("\nError: ")[2].partition("\n")

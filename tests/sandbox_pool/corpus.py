@@ -59,8 +59,10 @@ def recorded(data: Path, model: str) -> list[Script]:
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         texts = [m["content"] for m in row.get("messages") or [] if m["role"] == "assistant"]
-        actions = [protocol.parse(text, "stop") for text in texts]
-        cells = tuple(action.code for action in actions if isinstance(action, Action))
+        replies = [protocol.parse(text, "stop") for text in texts]
+        cells = tuple(
+            action.code for reply in replies for action in reply.actions if isinstance(action, Action)
+        )
         if row["index"] in samples and cells:
             scripts.append(Script(f"{model}/{row['index']}", cells, samples[row["index"]].files))
     return scripts
