@@ -5,6 +5,7 @@ The recorded PyBench runs were made under ipykernel; it is also what the lean ke
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -77,10 +78,20 @@ def pieces(message: dict[str, Any], max_piece: int, max_message: int) -> list[di
 
 
 def bounded_session(max_sizes: list[int], key: str) -> Any:
-    """Return a session that sends no message that is larger than its reader takes."""
+    """Return a session that sends no message that is larger than its reader takes, and fails at no text."""
+    from jupyter_client.jsonutil import json_default
     from jupyter_client.session import Session
 
+    def pack_any(content: Any) -> bytes:
+        # Jupyter's own raises at a lone surrogate, in the one thread that sends: then a cell has no end.
+        text = json.dumps(content, default=json_default, ensure_ascii=False)
+        return text.encode("utf-8", "backslashreplace")
+
     class PiecewiseSession(Session):
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.pack = pack_any
+
         def send(self, stream: Any, msg_or_type: Any, *args: Any, **kwargs: Any) -> Any:
             sent = None
             whole = isinstance(msg_or_type, dict)
