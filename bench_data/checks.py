@@ -10,7 +10,8 @@ Every kind is strict: an unknown key is an error that names it.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
@@ -24,13 +25,40 @@ class CheckModel(BaseModel):
 
 
 class FileCheckModel(CheckModel):
-    """A check of one output file."""
+    """A check of an output file. `asks` are the fields that say how it is read, and enter a sandbox."""
+
+    asks: ClassVar[frozenset[str]] = frozenset()
+    reader: ClassVar[str] = ""
+    """Who reads it, where that is not called as the kind is."""
+
+    is_read: ClassVar[bool] = True
+    """Whether the file's content matters; else its name alone does."""
 
     path: str
     """Relative to the working directory, for example `output/report.csv`."""
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All output files that are read together."""
+        return (self.path,)
 
-class AnswerNumber(CheckModel):
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The input files that it is compared with."""
+        return ()
+
+
+class AnswerCheckModel(CheckModel):
+    """A check of the final reply."""
+
+
+class CompoundCheck(CheckModel):
+    """All of several checks pass."""
+
+    checks: Sequence[Any]
+
+
+class AnswerNumber(AnswerCheckModel):
     """The final answer is this number: the last one in the line of the answer; `1,234.5` is one number.
 
     That line is the first one after the last `Answer:` that is not blank, else the last one of the reply.
@@ -42,7 +70,7 @@ class AnswerNumber(CheckModel):
     rel_tol: float = 1e-9
 
 
-class AnswerText(CheckModel):
+class AnswerText(AnswerCheckModel):
     """The final answer is one of these words, compared without case and final full stop.
 
     White space, quotes, `*` and backticks around it do not count either.
@@ -52,7 +80,7 @@ class AnswerText(CheckModel):
     accept: list[str] = Field(min_length=1)
 
 
-class AnswerJson(CheckModel):
+class AnswerJson(AnswerCheckModel):
     """The final answer is this JSON value; numbers within the tolerance, lists in order."""
 
     kind: Literal["answer_json"] = "answer_json"
@@ -65,6 +93,8 @@ class TableFile(FileCheckModel):
 
     A formula in an XLSX file counts as the value that was saved with it, as null where there is none.
     """
+
+    asks = frozenset({"sheet"})
 
     kind: Literal["table_file"] = "table_file"
     columns: list[str] = Field(min_length=1)
@@ -98,6 +128,8 @@ class TextFile(FileCheckModel):
 
 class ImageFile(FileCheckModel):
     """A picture has this size, and these mean colours in a grid laid over it."""
+
+    asks = frozenset({"frame", "grid_columns", "grid_rows"})
 
     kind: Literal["image_file"] = "image_file"
     width: int | None = Field(default=None, ge=1)
@@ -155,6 +187,8 @@ class AudioFile(FileCheckModel):
 
 class SqliteQuery(FileCheckModel):
     """A query on an SQLite file gives these rows, in order."""
+
+    asks = frozenset({"query"})
 
     kind: Literal["sqlite_query"] = "sqlite_query"
     query: str
@@ -225,7 +259,7 @@ class HtmlFile(FileCheckModel):
     """Whether each begins after the one before it in this list, or is the same element."""
 
 
-class AllOf(CheckModel):
+class AllOf(CompoundCheck):
     """All of several checks pass."""
 
     kind: Literal["all_of"] = "all_of"
@@ -260,8 +294,8 @@ def parse_check(data: Any) -> Check:
         raise SampleError(f"check: {where}: {first['msg']}") from error
 
 
-def output_paths(check: Check) -> list[str]:
+def output_paths(check: CheckModel) -> list[str]:
     """Return the files that a check reads, each once, in the order of the check."""
-    if isinstance(check, AllOf):
+    if isinstance(check, CompoundCheck):
         return list(dict.fromkeys(path for part in check.checks for path in output_paths(part)))
-    return [check.path] if isinstance(check, FileCheckModel) else []
+    return list(check.paths) if isinstance(check, FileCheckModel) else []

@@ -11,21 +11,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench_data.checks import (
-    AllOf,
-    AnswerCheck,
+    AnswerCheckModel,
     AnswerJson,
     AnswerNumber,
     AnswerText,
-    Check,
-    FileCheck,
+    CheckModel,
+    CompoundCheck,
+    FileCheckModel,
 )
+from scoring import file_checks, pybench_judges
 from scoring.answers import answer_json, answer_line, answer_number, answer_text, folded
 from scoring.compare import difference, is_close, show
-from scoring.file_checks import FILE_JUDGES, MALFORMED, Facts
-from scoring.requests import facts_key
+from scoring.file_checks import MALFORMED, Facts
+from scoring.requests import facts_key, kind_of
 
 AS_EXPECTED = "as expected"
 MAX_REASON_CHARS = 1_000
+
+FILE_JUDGES = {**file_checks.FILE_JUDGES, **pybench_judges.FILE_JUDGES}
+ANSWER_JUDGES = pybench_judges.ANSWER_JUDGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,9 @@ class Verdict:
     """For a person to act on: which file or answer, what it holds, what was expected."""
 
 
-def judge(check: Check, answer: str | None, facts: Mapping[str, Facts], stop_reason: str = "") -> Verdict:
+def judge(
+    check: CheckModel, answer: str | None, facts: Mapping[str, Facts], stop_reason: str = ""
+) -> Verdict:
     """Judge a check on the final reply and the facts; never raises on any of them.
 
     Args:
@@ -54,18 +60,21 @@ def judge(check: Check, answer: str | None, facts: Mapping[str, Facts], stop_rea
     return Verdict(passed=False, reason=reason)
 
 
-def _problem(check: Check, answer: str | None, facts: Mapping[str, Facts], stop_reason: str) -> str | None:
-    if isinstance(check, AllOf):
+def _problem(
+    check: CheckModel, answer: str | None, facts: Mapping[str, Facts], stop_reason: str
+) -> str | None:
+    if isinstance(check, CompoundCheck):
         problems = [_problem(part, answer, facts, stop_reason) for part in check.checks]
         return "; ".join(problem for problem in problems if problem) or None
-    if isinstance(check, AnswerCheck):
-        if answer is None:
-            return f"no final answer (stop_reason: {stop_reason or 'unknown'})"
-        return _answer_problem(check, answer)
-    return _file_problem(check, facts.get(facts_key(check)))
+    if isinstance(check, FileCheckModel):
+        return _file_problem(check, facts.get(facts_key(check)))
+    if answer is None:
+        return f"no final answer (stop_reason: {stop_reason or 'unknown'})"
+    assert isinstance(check, AnswerCheckModel), f"{check} is of no kind that can be judged"
+    return _answer_problem(check, answer)
 
 
-def _answer_problem(check: AnswerCheck, answer: str) -> str | None:
+def _answer_problem(check: AnswerCheckModel, answer: str) -> str | None:
     line = show(answer_line(answer))
     match check:
         case AnswerNumber():
@@ -83,13 +92,15 @@ def _answer_problem(check: AnswerCheck, answer: str) -> str | None:
             except ValueError as error:
                 return f"answer: {error}"
             return f"answer: {found}" if found else None
+        case _:
+            return ANSWER_JUDGES[kind_of(check)](check, answer)
 
 
-def _file_problem(check: FileCheck, facts: Any) -> str | None:
+def _file_problem(check: FileCheckModel, facts: Any) -> str | None:
     if not isinstance(facts, Mapping):
         problem: str | None = MALFORMED
     elif "problem" in facts:
         problem = str(facts["problem"]) if isinstance(facts["problem"], str) else MALFORMED
     else:
-        problem = FILE_JUDGES[check.kind](check, facts)
+        problem = FILE_JUDGES[kind_of(check)](check, facts)
     return f"{check.path}: {problem}" if problem else None

@@ -35,6 +35,20 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def number(value: Any) -> float | None:
+    """Return a finite number, or None for anything else."""
+    try:
+        found = float(value) if is_number(value) else math.nan
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def whole_number(value: Any) -> int | None:
+    """Return an integer, or None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def is_close(expected: float, actual: Any, abs_tol: float, rel_tol: float = 0.0) -> bool:
     """Tell whether `actual` is a finite number within the larger of the two tolerances of `expected`."""
     if not is_number(actual):

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench_data.checks import Check, FileCheck
+from bench_data.checks import CheckModel, FileCheckModel
 from bench_data.sample import SampleFile
 from sandbox_pool.errors import SandboxError, UnsupportedHost
 from sandbox_pool.interface import Pool, Sandbox, SandboxSpec
@@ -28,7 +28,7 @@ from scoring.trajectory import Artifact
 logger = logging.getLogger(__name__)
 
 INSIDE = Path(__file__).with_name("inside")
-SCRIPTS = ("extract.py", "documents.py", "tables.py", "media.py", "programs.py", "call.py")
+SCRIPTS = sorted(path.name for path in INSIDE.glob("*.py") if path.name != "__init__.py")
 
 MAX_PUT_BYTES = 64 * 2**20
 """Largest artifact that is read; larger ones fail their check without a sandbox."""
@@ -44,7 +44,7 @@ N_TRIES = 2
 
 
 async def gather_facts(
-    check: Check,
+    check: CheckModel,
     artifacts: Mapping[str, Artifact],
     pool: Pool,
     inputs: Sequence[SampleFile] = (),
@@ -67,7 +67,7 @@ async def gather_facts(
         UnsupportedHost: this machine cannot run any.
     """
     parts = {facts_key(part): part for part in file_checks(check)}
-    unreadable = {key: _without_reading(part.path, artifacts) for key, part in parts.items()}
+    unreadable = {key: _without_reading(part, artifacts, inputs) for key, part in parts.items()}
     facts: dict[str, Facts] = {key: problem for key, problem in unreadable.items() if problem is not None}
     parts = {key: part for key, part in parts.items() if key not in facts}
     if not parts:
@@ -87,8 +87,20 @@ async def gather_facts(
     raise AssertionError("unreachable: the last try returns or raises")
 
 
-def _without_reading(path: str, artifacts: Mapping[str, Artifact]) -> Facts | None:
+def _without_reading(
+    check: FileCheckModel, artifacts: Mapping[str, Artifact], inputs: Sequence[SampleFile]
+) -> Facts | None:
     """Return the facts about a file that needs no reading; None when it has to be read."""
+    if not check.is_read:
+        return {"files": sorted(name for name, artifact in artifacts.items() if artifact.problem is None)}
+    problems = filter(None, (_unreadable(path, artifacts) for path in check.paths))
+    missing = sorted(set(check.inputs) - {file.path for file in inputs})
+    if missing:
+        return {"problem": f"what it is compared with is not there: {', '.join(missing)}"}
+    return next(problems, None)
+
+
+def _unreadable(path: str, artifacts: Mapping[str, Artifact]) -> Facts | None:
     artifact = artifacts.get(path)
     if artifact is None:
         names = sorted(name for name in artifacts if not name.startswith("displayed/"))
@@ -102,11 +114,12 @@ def _without_reading(path: str, artifacts: Mapping[str, Artifact]) -> Facts | No
 
 
 def _files_for(
-    parts: Sequence[FileCheck], artifacts: Mapping[str, Artifact], inputs: Sequence[SampleFile]
+    parts: Sequence[FileCheckModel], artifacts: Mapping[str, Artifact], inputs: Sequence[SampleFile]
 ) -> dict[str, bytes]:
     """Return what to put into the sandbox. A program gets all it could have beside it. Blocks."""
-    needed = {part.path: artifacts[part.path] for part in parts}
-    files: dict[str, bytes] = {}
+    needed = {path: artifacts[path] for part in parts for path in part.paths}
+    compared = {path for part in parts for path in part.inputs}
+    files = {file.path: _read_input(file) for file in inputs if file.path in compared}
     if any(runs_code(part) for part in parts):
         files = {file.path: _read_input(file) for file in inputs}
         needed |= {
@@ -145,7 +158,7 @@ def read_unchanged(artifact: Artifact) -> bytes:
 
 
 async def _read_in(
-    sandbox: Sandbox, parts: Mapping[str, FileCheck], files: Mapping[str, bytes], spec: SandboxSpec
+    sandbox: Sandbox, parts: Mapping[str, FileCheckModel], files: Mapping[str, bytes], spec: SandboxSpec
 ) -> dict[str, Facts]:
     for name in SCRIPTS:
         await sandbox.put(f"scorer/{name}", INSIDE / name)
@@ -158,7 +171,7 @@ async def _read_in(
 
 
 async def _extract(
-    sandbox: Sandbox, parts: Mapping[str, FileCheck], name: str, first: str = ""
+    sandbox: Sandbox, parts: Mapping[str, FileCheckModel], name: str, first: str = ""
 ) -> dict[str, Facts]:
     """Return the facts about `parts`; raises ExtractionFault or SandboxError when a failure is ours."""
     if not parts:

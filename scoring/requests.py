@@ -7,17 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from bench_data.checks import (
-    AllOf,
     AudioFile,
-    Check,
+    CheckModel,
     CommandRuns,
-    FileCheck,
+    CompoundCheck,
     FileCheckModel,
     HtmlFile,
-    ImageFile,
     PythonCalls,
-    SqliteQuery,
-    TableFile,
 )
 
 CALLS_TIMEOUT_S = 20.0
@@ -30,30 +26,25 @@ READ_TIMEOUT_S = 30.0
 """For reading one file."""
 
 
-def file_checks(check: Check) -> Iterator[FileCheck]:
+def file_checks(check: CheckModel) -> Iterator[FileCheckModel]:
     """Yield the checks of files in a check, in order."""
-    if isinstance(check, AllOf):
+    if isinstance(check, CompoundCheck):
         for part in check.checks:
             yield from file_checks(part)
     elif isinstance(check, FileCheckModel):
         yield check
 
 
-def runs_code(check: FileCheck) -> bool:
+def runs_code(check: FileCheckModel) -> bool:
     """Tell whether judging the file means to run it."""
     return isinstance(check, PythonCalls | CommandRuns)
 
 
-def request_of(check: FileCheck) -> dict[str, Any]:
+def request_of(check: FileCheckModel) -> dict[str, Any]:
     """Return the request for the facts that a check needs."""
-    request: dict[str, Any] = {"kind": check.kind, "path": check.path}
+    request: dict[str, Any] = {"kind": check.reader or kind_of(check), "path": check.path}
+    request |= check.model_dump(mode="json", include=set(check.asks))
     match check:
-        case TableFile():
-            request["sheet"] = check.sheet
-        case SqliteQuery():
-            request["query"] = check.query
-        case ImageFile():
-            request |= check.model_dump(include={"frame", "grid_columns", "grid_rows"})
         case AudioFile():
             request["segments"] = [
                 s.model_dump(include={"start_s", "end_s", "channel"}) for s in check.segments
@@ -72,12 +63,17 @@ def request_of(check: FileCheck) -> dict[str, Any]:
     return request
 
 
-def facts_key(check: FileCheck) -> str:
+def kind_of(check: CheckModel) -> str:
+    """Return a check's `kind`, which each class has as a field of its own type."""
+    return str(getattr(check, "kind"))  # noqa: B009 - not a field of the base class
+
+
+def facts_key(check: FileCheckModel) -> str:
     """Return the name of the facts that a check needs; checks with the same request share them."""
     return json.dumps(request_of(check), sort_keys=True)
 
 
-def timeout_s(check: FileCheck) -> float:
+def timeout_s(check: FileCheckModel) -> float:
     """Return how long answering the request may take, in seconds."""
     if isinstance(check, CommandRuns):
         return READ_TIMEOUT_S + RUN_TIMEOUT_S * len(check.runs)

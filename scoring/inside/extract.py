@@ -37,6 +37,16 @@ READERS = {  # kind: (module, function, largest file)
     "audio_file": ("media", "read_audio", MAX_FILE_BYTES),
     "python_calls": ("programs", "read_calls", MAX_TEXT_BYTES),
     "command_runs": ("programs", "read_runs", MAX_TEXT_BYTES),
+    "frame": ("frames", "read_frame", MAX_FILE_BYTES),
+    "frames": ("frames", "read_frames", MAX_FILE_BYTES),
+    "picture": ("pictures", "read_picture", MAX_FILE_BYTES),
+    "picture_shares": ("pictures", "read_shares", MAX_FILE_BYTES),
+    "picture_statistic": ("pictures", "read_statistic", MAX_FILE_BYTES),
+    "picture_similarity": ("pictures", "read_similarity", MAX_FILE_BYTES),
+    "picture_parts": ("pictures", "read_parts", MAX_FILE_BYTES),
+    "wav_levels": ("sounds", "read_wav_levels", MAX_FILE_BYTES),
+    "mp3s": ("sounds", "read_mp3s", MAX_FILE_BYTES),
+    "pickle": ("pickles", "read_pickle", MAX_FILE_BYTES),
 }
 
 

@@ -60,7 +60,7 @@ def _csv_rows(path: Path, delimiter: str) -> list[list[Any]]:
 
 
 def _xlsx_rows(path: Path, sheet: str | None) -> list[list[Any]]:
-    _refuse_zip_bomb(path)
+    refuse_zip_bomb(path)
     import openpyxl
 
     book = openpyxl.load_workbook(path, read_only=True, data_only=True)
@@ -76,7 +76,7 @@ def _xlsx_rows(path: Path, sheet: str | None) -> list[list[Any]]:
     return _trimmed(rows)
 
 
-def _refuse_zip_bomb(path: Path) -> None:
+def refuse_zip_bomb(path: Path) -> None:
     """Raise ValueError when the archive says that it unpacks to too much; no entry can exceed its claim."""
     try:
         with zipfile.ZipFile(path) as archive:
