@@ -12,6 +12,7 @@ from runner.journal.reader import (
     read_failures,
     read_trajectories,
 )
+from runner.journal.recorded import read_recorded
 from runner.journal.writer import Journal, empty_artifacts
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "read_events",
     "read_failures",
     "read_inflight",
+    "read_recorded",
     "read_trajectories",
 ]

@@ -1,8 +1,7 @@
 """Replies with the assistant messages of a recorded run, one by one, whatever is observed now.
 
-Reads our own `trajectories.jsonl` (also through the folder of a run) and PyBench's
-`trajectory.jsonl` (github.com/Mercury7353/PyBench at fa90fae: a line per task with `index` and
-`messages`; a bare `{"index": "52"}` is a task that its runner gave up).
+Reads what `journal.read_recorded` reads: our own `trajectories.jsonl` (also through the folder of a run)
+and PyBench's `trajectory.jsonl`.
 """
 
 from __future__ import annotations
@@ -12,9 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from runner.errors import ConfigError, ReplayEnded
+from runner.errors import ConfigError, JournalError, ReplayEnded
+from runner.journal import read_recorded
 from runner.models.base import Completion, ModelRequest
 from runner.records import attempt_id
 from runner.statistics import EndpointStatistics
@@ -69,50 +67,25 @@ def read_recorded_replies(path: Path) -> tuple[dict[str, list[Completion]], str]
     Raises:
         ConfigError: the file cannot be read, or a line is of neither form; names file and line.
     """
-    digest = hashlib.sha256()
     replies: dict[str, list[Completion]] = {}
     try:
+        for row in read_recorded(path):
+            replies.setdefault(row["attempt"], [_completion(turn) for turn in row.get("turns") or ()])
         with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                digest.update(line)
-                if line.strip():
-                    attempt, recorded = _read_line(line, f"{path}:{number}")
-                    replies.setdefault(attempt, recorded)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except JournalError as error:
+        raise ConfigError(f"replay:{error}") from error
     except OSError as error:
         raise ConfigError(f"replay:{path}: {error.strerror}; give the file of a recorded run") from error
     if not replies:
         raise ConfigError(f"replay:{path}: the file holds no trajectory")
-    return replies, digest.hexdigest()
+    return replies, digest
 
 
-def _read_line(line: bytes, where: str) -> tuple[str, list[Completion]]:
-    try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise ConfigError(f"replay:{where}: not JSON ({error})") from error
-    if isinstance(row, dict) and "sample_id" in row:
-        return row.get("attempt") or attempt_id(row["sample_id"], row.get("epoch", 1)), _our_replies(row)
-    if isinstance(row, dict) and "index" in row:
-        return attempt_id(str(row["index"]), 1), _recorded_messages(row)
-    raise ConfigError(f"replay:{where}: neither a trajectory of ours (sample_id) nor of PyBench (index)")
-
-
-def _our_replies(row: dict[str, Any]) -> list[Completion]:
-    return [
-        Completion(
-            text=turn.get("completion") or "",
-            finish_reason=turn.get("finish_reason"),
-            reasoning=turn.get("reasoning"),
-            tool_calls=turn.get("tool_calls"),
-        )
-        for turn in row.get("turns", [])
-    ]
-
-
-def _recorded_messages(row: dict[str, Any]) -> list[Completion]:
-    messages = row.get("messages") or []
-    return [
-        Completion(text=message.get("content") or "", finish_reason="stop")
-        for message in messages
-        if isinstance(message, dict) and message.get("role") == "assistant"
-    ]
+def _completion(turn: dict[str, Any]) -> Completion:
+    return Completion(
+        text=turn.get("completion") or "",
+        finish_reason=turn.get("finish_reason"),
+        reasoning=turn.get("reasoning"),
+        tool_calls=turn.get("tool_calls"),
+    )

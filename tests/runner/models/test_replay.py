@@ -83,3 +83,18 @@ def test_digest_tells_two_recordings_apart(tmp_path: Path) -> None:
     """A resume can see that the recording has changed."""
     first = ReplayClient(write(tmp_path, {"index": "2"})).digest
     assert first != ReplayClient(write(tmp_path, {"index": "3"})).digest
+
+
+async def test_reply_that_breaks_off(tmp_path: Path) -> None:
+    """A reply whose observation was not recorded is replayed all the same."""
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "```python\n1\n```"}]
+    client = ReplayClient(write(tmp_path, {"index": "2", "messages": messages}))
+    assert (await client.complete(request("2", 0))).text == "```python\n1\n```"
+
+
+async def test_first_of_two_lines_counts(tmp_path: Path) -> None:
+    """A task that stands twice in a file is replayed as it stands first."""
+    rows = [{"index": "2", "messages": [{"role": "assistant", "content": text}]} for text in "ab"]
+    client = ReplayClient(write(tmp_path, *rows))
+    assert (await client.complete(request("2", 0))).text == "a"
+    assert client.missing(["2", "3"]) == ["3"]
