@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -73,21 +73,13 @@ def load(options: DataOptions) -> Benchmark:
         MissingDataError: no `data.root`, no task.json below it, or, with `data.strict`, missing inputs.
         SampleError: task.json is not what it should be; names the row and the key.
     """
-    if options.root is None:
-        raise MissingDataError(
-            "pybench needs data.root: the folder of a PyBench checkout, the one that holds data/ "
-            "(for example --set data.root=path/to/PyBench)"
-        )
     samples: list[Sample] = []
     skipped: list[SkippedSample] = []
-    for row in _read_tasks(options.root / TASKS):
-        files, problems = _find_inputs(
-            options.root, row["file_paths"], pristine=options.version == "pristine"
-        )
-        if problems:
-            skipped.append(SkippedSample(row["index"], "; ".join(problems)))
+    for sample, problem in all_tasks(options):
+        if problem:
+            skipped.append(SkippedSample(sample.id, problem))
         else:
-            samples.append(_sample(row, files))
+            samples.append(sample)
     if skipped and options.strict:
         listed = "\n".join(f"  {sample.id}: {sample.reason}" for sample in skipped)
         raise MissingDataError(f"{len(skipped)} tasks lack inputs, and data.strict is set:\n{listed}")
@@ -98,6 +90,25 @@ def load(options: DataOptions) -> Benchmark:
         digest=samples_digest(samples),
         skipped=tuple(skipped),
     )
+
+
+def all_tasks(options: DataOptions) -> Iterator[tuple[Sample, str | None]]:
+    """Yield every task with those of its inputs that are there, and what is wrong with the others.
+
+    Raises:
+        MissingDataError: no `data.root`, or no task.json below it.
+        SampleError: as `load`.
+    """
+    if options.root is None:
+        raise MissingDataError(
+            "pybench needs data.root: the folder of a PyBench checkout, the one that holds data/ "
+            "(for example --set data.root=path/to/PyBench)"
+        )
+    for row in _read_tasks(options.root / TASKS):
+        files, problems = _find_inputs(
+            options.root, row["file_paths"], pristine=options.version == "pristine"
+        )
+        yield _sample(row, files), "; ".join(problems) or None
 
 
 def group_of(category1: str, category2: str) -> str:
