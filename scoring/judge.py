@@ -549,10 +549,13 @@ def pair_up(
 def read_unit_tests(path: Path, epochs: Mapping[str, int]) -> dict[str, dict[str, bool]]:
     """Return which samples passed their unit tests, by profile; of an attempt, those of the epoch given.
 
-    `path` is a scores.jsonl, or the JSON of `python -m scoring pybench`. Blocks. Raises RunDirError, OSError.
+    `path` is a scores.jsonl, or the JSON of `python -m scoring pybench`. Blocks. Raises RunDirError.
     """
-    content = path.read_bytes()
     passed: dict[str, dict[str, bool]] = {}
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunDirError(f"{path}: {error.strerror}; score RUN first, or leave --scores out") from error
     try:
         whole = orjson.loads(content)
     except orjson.JSONDecodeError:
