@@ -79,6 +79,30 @@ class _Totals:
         yield f"{self.n_artifact_bytes} bytes of artifacts"
 
 
+def recorded_lines(name: str, rows: Iterable[Row]) -> Iterator[str]:
+    """Yield a recorded run, given as one file: how its attempts ended, and how their actions did."""
+    ended: dict[str, list[str]] = {}
+    statuses: Counter[str] = Counter()
+    n_messages = n_turns = 0
+    for row in rows:
+        ended.setdefault(str(row["stop_reason"]), []).append(row["attempt"])
+        turns = row.get("turns") or ()
+        n_messages += len(row.get("messages") or ())
+        n_turns += len(turns)
+        statuses.update(str(turn["observation"].get("status")) for turn in turns if turn.get("observation"))
+    counts = Counter({reason: len(names) for reason, names in ended.items()})
+    yield f"recorded run {name}"
+    yield f"{counts.total()} attempts: {_counts(counts)}"
+    yield f"{n_messages} messages, {n_turns} turns; {statuses.total()} observations: {_counts(statuses)}"
+    for reason, names in ended.items():
+        if reason != "answer":
+            yield f"  {reason}: {', '.join(names[:20])}" + (", ..." if names[20:] else "")
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{n} {what}" for what, n in counter.most_common()) or "none"
+
+
 def _event_lines(events: Iterable[Row]) -> Iterator[str]:
     counts: Counter[str] = Counter()
     last: dict[str, Row] = {}
@@ -110,14 +134,16 @@ def trajectory_lines(row: Row) -> Iterator[str]:
     for artifact in row.get("artifacts") or ():
         problem = f" NOT KEPT: {artifact['problem']}" if artifact.get("problem") else ""
         yield f"artifact {artifact.get('path')} ({artifact.get('bytes')} bytes){problem}"
-    usage, timings = row.get("usage") or {}, row.get("timings") or {}
-    yield f"tokens: {usage.get('prompt_tokens')} prompt, {usage.get('completion_tokens')} completion"
-    yield "seconds: " + ", ".join(f"{name.removesuffix('_s')} {value:.2f}" for name, value in timings.items())
+    if usage := row.get("usage"):
+        yield f"tokens: {usage.get('prompt_tokens')} prompt, {usage.get('completion_tokens')} completion"
+    if timings := row.get("timings"):
+        seconds = (f"{name.removesuffix('_s')} {value:.2f}" for name, value in timings.items())
+        yield "seconds: " + ", ".join(seconds)
 
 
 def _turn_lines(number: int, turn: Row) -> Iterator[str]:
-    seconds = (turn.get("timings") or {}).get("model_s") or 0.0
-    yield from _block(f"turn {number} ({seconds:.2f} s, {turn.get('finish_reason')})", turn.get("completion"))
+    seconds = _seconds((turn.get("timings") or {}).get("model_s"))
+    yield from _block(f"turn {number} ({turn.get('finish_reason')}{seconds})", turn.get("completion"))
     if turn.get("reasoning"):
         yield from _block("reasoning", turn["reasoning"])
     actions = [{"action": turn.get("action"), "observation": turn.get("observation")}]
@@ -131,7 +157,7 @@ def _observation_lines(observation: Row | None) -> Iterator[str]:
     if observation is None:
         yield "(no observation)"
         return
-    head = f"observation: {observation.get('status')}, {observation.get('duration_s') or 0:.2f} s"
+    head = f"observation: {observation.get('status')}{_seconds(observation.get('duration_s'))}"
     yield from _block(head, "\n".join(_output_text(output) for output in observation.get("outputs") or ()))
 
 
@@ -145,6 +171,11 @@ def _output_text(output: Row) -> str:
     shown = [str(data["text/plain"])] if "text/plain" in data else []
     shown += [f"[{mime}: {value['path']}]" for mime, value in data.items() if isinstance(value, Mapping)]
     return "\n".join(shown)
+
+
+def _seconds(value: float | None) -> str:
+    """Return a comma and a duration; nothing where it was not recorded."""
+    return "" if value is None else f", {value:.2f} s"
 
 
 def _block(head: str, text: Any) -> Iterator[str]:
