@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench_data.sample import Sample
-from scoring.quickstart import Context, not_scored
-from scoring.score import Score, ScoredAttempt
+from scoring.judging import Context, not_scored
+from scoring.score import Score, ScoredAttempt, Scorer
 from scoring.trajectory import Trajectory, require_fields
 
 ScoreFunction = Callable[[Sample, Trajectory, Context], Awaitable[Score]]
@@ -56,10 +56,13 @@ async def score_trajectories(
     trajectories: Iterable[Any],
     samples: Mapping[str, Sample],
     score: ScoreFunction,
+    scorer: Scorer,
     context: Context,
     n_workers: int,
 ) -> Scored:
     """Score every attempt once. Safe to cancel.
+
+    `scorer` names the rules in the scores of attempts that are not handed to `score`.
 
     Raises:
         RunDirError: a trajectory lacks what scoring needs; names the line.
@@ -70,7 +73,7 @@ async def score_trajectories(
 
     async def work() -> None:
         for trajectory in source:  # shared by all workers
-            scored.attempts.append(await _score_one(trajectory, samples, score, context))
+            scored.attempts.append(await _score_one(trajectory, samples, score, scorer, context))
 
     try:
         async with asyncio.TaskGroup() as workers:
@@ -97,15 +100,19 @@ def _first_of_each(trajectories: Iterable[Any], scored: Scored) -> Iterator[Traj
 
 
 async def _score_one(
-    trajectory: Trajectory, samples: Mapping[str, Sample], score: ScoreFunction, context: Context
+    trajectory: Trajectory,
+    samples: Mapping[str, Sample],
+    score: ScoreFunction,
+    scorer: Scorer,
+    context: Context,
 ) -> ScoredAttempt:
     sample = samples.get(trajectory["sample_id"])
     owner = trajectory["owner"]
     if owner not in SCORABLE_OWNERS:
         reason = f"ended by {trajectory['stop_reason']}: {trajectory.get('error') or 'no error text'}"
-        result = not_scored(trajectory, reason, owner)
+        result = not_scored(trajectory, reason, owner, scorer)
     elif sample is None:
-        result = not_scored(trajectory, "the benchmark no longer has this sample", "sample")
+        result = not_scored(trajectory, "the benchmark no longer has this sample", "sample", scorer)
     else:
         result = await score(sample, trajectory, context)
     return ScoredAttempt(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from scoring.pybench_report import difference_lines
+from scoring.pybench_report import lines as profile_lines
 from scoring.score import Report
 from scoring.store import REPORT, SCORES
 
@@ -19,8 +21,20 @@ def print_report(report: Report, run_dir: Path, file: IO[str]) -> None:
     console = Console(file=file, highlight=False, markup=False, emoji=False)
     console.print(title(report), soft_wrap=True)
     console.print(_table(report, decorated=console.is_terminal))
-    for line in summary_lines(report, run_dir):
+    for line in (*detail_lines(report.details), *summary_lines(report, run_dir)):
         console.print(line, soft_wrap=True)
+
+
+def detail_lines(details: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield what PyBench's own rules say, by profile, and where its profiles differ. Pure."""
+    if not details:
+        return
+    if details.get("prompt"):
+        yield f"system prompt: {details['prompt']}"
+    profiles = details["profiles"]
+    for report in profiles.values():
+        yield from profile_lines(report)
+    yield from difference_lines(details["differences"], list(profiles))
 
 
 def summary_lines(report: Report, run_dir: Path) -> Iterator[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-REPORT_VERSION = 2
+REPORT_VERSION = 3
 DEFAULT_MAX_FAILED_SHARE = 0.02
 
 
@@ -144,6 +144,8 @@ class Report:
 
     stop_reasons: Mapping[str, int]
     by_category: Sequence[CategoryReport]
+    details: Mapping[str, Any] | None = None
+    """What the benchmark's own rules say beside; None where it has none."""
 
 
 def make_report(

@@ -46,6 +46,10 @@ class Run:
     max_failed_share: float
     """Above it the report has no headline number."""
 
+    epochs: int = 1
+    prompt: str | None = None
+    """Whose system prompt the model was given."""
+
 
 def open_run(run_dir: Path) -> Run:
     """Return what a run directory says about itself. Blocks.
@@ -79,6 +83,7 @@ def open_run(run_dir: Path) -> Run:
         n_attempts=n if isinstance(n := stored.get("n_attempts"), int) else None,
         trusted_code=stored.get("trusted_code") is True,
         max_failed_share=_share(config.get("max_failed_share")),
+        epochs=n if isinstance(n := config.get("epochs"), int) else 1,
     )
 
 

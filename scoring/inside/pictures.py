@@ -47,7 +47,7 @@ def read_shares(path: Path, request: dict[str, Any], root: Path) -> dict[str, An
 
 
 def read_statistic(path: Path, request: dict[str, Any], root: Path) -> dict[str, Any]:
-    """Return a statistic of a picture and of an input, by OpenCV's conversions, which upstream's tests use."""
+    """Return a statistic of a picture and of an input, by OpenCV's conversions as upstream has them."""
     return {
         "value": statistic(path, request["statistic"]),
         "reference": statistic(root / request["ref"], request["statistic"]),

@@ -88,7 +88,7 @@ def test_scoring_again_gives_the_same_bytes(make_run: Any, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("benchmark", "lines", "text"),
     [
-        ("pybench", [trajectory("1", "")], "no scorer for benchmark pybench yet"),
+        ("pybench", [trajectory("1", "")], "pybench needs data.root"),
         ("other:x", [trajectory("1", "")], "no benchmark is called 'other:x'"),
         ("jsonl:gone.jsonl", [trajectory("1", "")], "gone.jsonl"),
         (None, [], "has no trajectories yet"),
@@ -141,7 +141,7 @@ def test_a_machine_that_isolates_nothing(
                 raise UnsupportedHost("no user namespaces, no Landlock")
             return self
 
-    monkeypatch.setattr("scoring.__main__.SandboxPool", NoTier)
+    monkeypatch.setattr("scoring.commands.score.SandboxPool", NoTier)
     run_dir = make_run([trajectory("two", "Answer: 2")])
     config = json.loads((run_dir / "config.json").read_text())
     (run_dir / "config.json").write_text(json.dumps(config | {"trusted_code": said}))

@@ -10,7 +10,8 @@ import pytest
 from bench_data.sample import Sample
 from scoring.errors import RunDirError
 from scoring.pipeline import score_trajectories
-from scoring.quickstart import SCORER, Context
+from scoring.quickstart import SCORER
+from scoring.judging import Context
 from scoring.score import Score
 
 SAMPLES = {name: Sample(id=name, messages=(), category=f"about {name}") for name in "abc"}
@@ -35,7 +36,7 @@ async def passing(sample: Sample, trajectory: Any, context: Context) -> Score:
 async def test_order_is_stable_and_the_first_attempt_counts() -> None:
     """Whatever order they end in, scores are by sample id and epoch; repeated attempts are counted."""
     lines = [line("c"), line("a", 10), line("a", 2), line("b"), line("a", 2, turns=[])]
-    scored = await score_trajectories(lines, SAMPLES, passing, CONTEXT, n_workers=3)
+    scored = await score_trajectories(lines, SAMPLES, passing, SCORER, CONTEXT, n_workers=3)
     assert [(a.score.sample_id, a.score.epoch, a.n_turns) for a in scored.attempts] == [
         ("a", 2, 1),
         ("a", 10, 1),
@@ -53,7 +54,7 @@ async def test_what_the_model_cannot_answer_for_is_not_scored() -> None:
         line("b", owner="sample"),
         line("gone"),
     ]
-    scored = await score_trajectories(lines, SAMPLES, passing, CONTEXT, n_workers=1)
+    scored = await score_trajectories(lines, SAMPLES, passing, SCORER, CONTEXT, n_workers=1)
     scores = [a.score for a in scored.attempts]
     assert [(s.passed, s.owner) for s in scores] == [(None, "sandbox"), (True, "model"), (None, "sample")]
     assert scores[0].reason == "ended by sandbox_error: it broke"
@@ -78,11 +79,11 @@ async def test_no_more_trajectories_are_held_than_are_in_work() -> None:
         done += 1
         return result
 
-    scored = await score_trajectories(lines(), SAMPLES, counting, CONTEXT, n_workers=2)
+    scored = await score_trajectories(lines(), SAMPLES, counting, SCORER, CONTEXT, n_workers=2)
     assert len(scored.attempts) == 49
 
 
 async def test_a_foreign_line_is_one_clear_error() -> None:
     """The error of one worker is raised as it is, not in a group."""
     with pytest.raises(RunDirError, match="trajectory 2: 'sample_id' is missing"):
-        await score_trajectories([line("a"), {}, line("b")], SAMPLES, passing, CONTEXT, n_workers=2)
+        await score_trajectories([line("a"), {}, line("b")], SAMPLES, passing, SCORER, CONTEXT, n_workers=2)

@@ -10,7 +10,8 @@ import pytest
 from bench_data.checks import parse_check
 from bench_data.sample import Sample, SampleFile
 from sandbox_pool import SandboxSpec, SandboxStartError
-from scoring.quickstart import Context, score
+from scoring.judging import Context
+from scoring.quickstart import score
 
 CHECK = parse_check({"kind": "text_file", "path": "x.txt", "lines": ["a"]})
 SHA256 = hashlib.sha256(b"a").hexdigest()

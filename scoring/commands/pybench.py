@@ -1,0 +1,125 @@
+"""`python -m scoring pybench`: scores a run of upstream's own form, a file and a folder."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from bench_data import DataOptions
+from bench_data.errors import BenchDataError
+from bench_data.pybench import all_tasks
+from runner.errors import RunnerError
+from runner.journal import read_recorded
+from sandbox_pool import PoolConfig, SandboxError, SandboxPool, UnsupportedHost
+from scoring.errors import RunDirError, ScoringError
+from scoring.judging import Context
+from scoring.outputs_folder import artifacts_in
+from scoring.pipeline import Scored, default_n_workers, score_trajectories
+from scoring.pybench import NAME, VERSION, PyBenchScorer, all_inputs
+from scoring.pybench_checks import Profile, load_checks
+from scoring.pybench_report import ProfileReport, Tasks, as_json, differences, lines, profile_report
+from scoring.store import write_atomically
+
+DATA_VERSION = {"upstream": "head", "strict": "pristine"}
+"""Which form of the inputs a profile compares with, unless the user says another."""
+
+READERS_NEED = {"cv2": "opencv-python-headless", "mutagen": "mutagen", "PIL": "pillow", "pandas": "pandas"}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command line; return the exit code: 0, 2 for what the user can mend, 1 for what failed."""
+    arguments = _parser().parse_args(argv)
+    try:
+        check_readers()
+        report, tasks = _score(arguments)
+        content = _json(report, tasks)
+        if arguments.json == "-":
+            sys.stdout.write(content.decode())
+            return 0
+        if arguments.json is not None:
+            write_atomically(Path(arguments.json), content)
+        print("\n".join(lines(as_json(report))))
+    except (RunDirError, BenchDataError, RunnerError) as error:
+        print(f"scoring: {error}", file=sys.stderr)
+        return 2
+    except (ScoringError, SandboxError, OSError) as error:
+        advice = "; or --allow-unsafe, if you trust the files" if isinstance(error, UnsupportedHost) else ""
+        print(f"scoring: {error}{advice}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m scoring pybench", description=__doc__)
+    parser.add_argument(
+        "--trajectories", type=Path, required=True, metavar="FILE", help="upstream's trajectory.jsonl"
+    )
+    parser.add_argument(
+        "--outputs", type=Path, required=True, metavar="DIR", help="upstream's output folder of that run"
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="a checkout of PyBench: what holds data/"
+    )
+    parser.add_argument("--profile", choices=["upstream", "strict"], default="upstream")
+    parser.add_argument(
+        "--data-version",
+        choices=["head", "pristine"],
+        help="the inputs to compare with (default: head for upstream, pristine for strict)",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the numbers to FILE; - for standard output")
+    parser.add_argument(
+        "--allow-unsafe",
+        action="store_true",
+        help="where this machine can isolate nothing, open the files in a process without protection",
+    )
+    return parser
+
+
+def check_readers() -> None:
+    """Raise RunDirError when the packages are missing that the output files are read with."""
+    missing = [package for module, package in READERS_NEED.items() if find_spec(module) is None]
+    if missing:
+        raise RunDirError(f"scoring PyBench needs {', '.join(missing)}: make install-pybench installs it")
+
+
+def load_tasks(options: DataOptions) -> Tasks:
+    """Return the tasks of a checkout. Blocks. Raises BenchDataError, ScoringError."""
+    found = list(all_tasks(options))
+    return Tasks(
+        samples={sample.id: sample for sample, _ in found},
+        checks=load_checks(),
+        missing_inputs={sample.id: problem for sample, problem in found if problem},
+    )
+
+
+def _score(arguments: argparse.Namespace) -> tuple[ProfileReport, Tasks]:
+    profile: Profile = arguments.profile
+    version = arguments.data_version or DATA_VERSION[profile]
+    tasks = load_tasks(DataOptions(root=arguments.data, version=version))
+    folder = artifacts_in(arguments.outputs, "output")
+    inputs = all_inputs(tasks.samples.values())
+    scorer = PyBenchScorer(profile, tasks.checks, inputs, {1: folder}, own_files=False)
+    scored = asyncio.run(_scored(arguments, scorer, tasks))
+    return profile_report(profile, scored.attempts, tasks, n_epochs=1), tasks
+
+
+async def _scored(arguments: argparse.Namespace, scorer: PyBenchScorer, tasks: Tasks) -> Scored:
+    n_workers = default_n_workers()
+    pool = SandboxPool(PoolConfig(max_sandboxes=n_workers), trusted_code=arguments.allow_unsafe)
+    async with pool:
+        context = Context(run_dir=arguments.outputs, pool=pool)
+        rows = read_recorded(arguments.trajectories)
+        return await score_trajectories(rows, tasks.samples, scorer, scorer.scorer, context, n_workers)
+
+
+def _json(report: ProfileReport, tasks: Tasks) -> bytes:
+    content: dict[str, Any] = {"scorer": NAME, "scorer_version": VERSION, **as_json(report)}
+    content["differences"] = differences(tasks, {report.profile: report})
+    return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)

@@ -1,0 +1,237 @@
+"""PyBench's own numbers: by profile, with the denominators that each has. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bench_data.sample import Sample
+from scoring.pybench_checks import Profile, TaskChecks
+from scoring.score import Score, ScoredAttempt, mean
+
+PASS, FAILED = "Pass", "Failed"
+"""Upstream's words."""
+
+Z_95 = 1.959964
+UPSTREAM_MAX_TURNS = 10
+"""What upstream counts for a task that failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How many of how many passed."""
+
+    passed: int
+    total: int
+    pass_rate: float | None
+    interval_95: tuple[float, float] | None
+    """Wilson's, for this many independent attempts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """What is known of PyBench's tasks on this machine."""
+
+    samples: Mapping[str, Sample]
+    checks: Mapping[str, TaskChecks]
+    missing_inputs: Mapping[str, str]
+    """Tasks whose inputs are not all there, and which."""
+
+    def group(self, index: str) -> str:
+        """Return the paper's group of a task."""
+        return self.samples[index].category if index in self.samples else ""
+
+    def category1(self, index: str) -> str:
+        """Return upstream's category of a task, less its package hints."""
+        row = self.samples[index].metadata if index in self.samples else {}
+        return str(row.get("category1", "")).split("\n")[0].strip()
+
+    @property
+    def needs_internet(self) -> set[str]:
+        """Tasks that no sandbox without a network can do."""
+        return {index for index, task in self.checks.items() if task.needs_internet}
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileReport:
+    """A run by one profile."""
+
+    profile: Profile
+    denominator: str
+    """What `total` counts, in words."""
+
+    passed: int
+    total: int
+    pass_rate: float | None
+    interval_95: tuple[float, float] | None
+    results: Mapping[str, str]
+    """Of what is counted: by task, or by `task@epoch` from the second epoch on."""
+
+    by_group: Mapping[str, Share]
+    by_category1: Mapping[str, Share]
+    apart: Mapping[str, Mapping[str, str]]
+    """Why a task is not, or not fairly, counted: reason by task. `upstream` counts them nevertheless."""
+
+    apart_passed: Mapping[str, Share]
+    average_turns: Mapping[str, float | None]
+    """`plain`: assistant messages per attempt; `upstream`: 10 for each that failed, as upstream counts. It
+    asks its judge for that, this report the checks."""
+
+    reasons: Mapping[str, str]
+    """Why each task that is counted failed."""
+
+
+def profile_report(
+    profile: Profile, attempts: Sequence[ScoredAttempt], tasks: Tasks, n_epochs: int
+) -> ProfileReport:
+    """Return the numbers of a run by one profile; every task counts in each of `n_epochs`."""
+    scores = {(attempt.score.sample_id, attempt.score.epoch): attempt.score for attempt in attempts}
+    apart = _apart(profile, scores.values(), tasks)
+    set_apart = set() if profile == "upstream" else {index for found in apart.values() for index in found}
+    wanted = [
+        (index, epoch) for epoch in range(1, n_epochs + 1) for index in tasks.checks if index not in set_apart
+    ]
+    passed = {key: key in scores and scores[key].passed is True for key in wanted}
+    whole = _share(passed.values())
+    return ProfileReport(
+        profile=profile,
+        denominator=_denominator(profile, tasks, len(set_apart), n_epochs),
+        passed=whole.passed,
+        total=whole.total,
+        pass_rate=whole.pass_rate,
+        interval_95=whole.interval_95,
+        results={_name(*key): PASS if is_passed else FAILED for key, is_passed in passed.items()},
+        by_group=_by(tasks.group, passed),
+        by_category1=_by(tasks.category1, passed),
+        apart=apart,
+        apart_passed={
+            title: _share(s.passed is True for (index, _), s in scores.items() if index in found)
+            for title, found in apart.items()
+        },
+        average_turns=_average_turns(attempts),
+        reasons={
+            _name(*key): scores[key].reason if key in scores else "no trajectory"
+            for key, is_passed in passed.items()
+            if not is_passed
+        },
+    )
+
+
+def _apart(profile: Profile, scores: Iterable[Score], tasks: Tasks) -> dict[str, dict[str, str]]:
+    apart: dict[str, dict[str, str]] = {
+        "missing inputs": dict(tasks.missing_inputs),
+        "needs the internet": dict.fromkeys(sorted(tasks.needs_internet, key=int), "its data is online"),
+        "not the model's to lose": {
+            score.sample_id: score.reason
+            for score in scores
+            if score.passed is None and score.owner not in ("model", "sample")
+        },
+    }
+    if profile == "strict":
+        apart["excluded"] = {index: t.excluded for index, t in tasks.checks.items() if t.excluded}
+    return apart
+
+
+def _denominator(profile: Profile, tasks: Tasks, n_apart: int, n_epochs: int) -> str:
+    times = f", {n_epochs} times" if n_epochs > 1 else ""
+    if profile == "upstream":
+        return f"all {len(tasks.checks)} tasks{times}, as in the paper: what has no result failed"
+    return f"{len(tasks.checks)} tasks less {n_apart} that are reported apart{times}"
+
+
+def _name(index: str, epoch: int) -> str:
+    return index if epoch == 1 else f"{index}@{epoch}"
+
+
+def _by(key_of: Callable[[str], str], passed: Mapping[tuple[str, int], bool]) -> dict[str, Share]:
+    groups: dict[str, list[bool]] = {}
+    for (index, _), is_passed in passed.items():
+        groups.setdefault(key_of(index), []).append(is_passed)
+    return {name: _share(found) for name, found in groups.items()}
+
+
+def _share(passes: Iterable[bool]) -> Share:
+    found = list(passes)
+    n = len(found)
+    return Share(sum(found), n, mean([float(p) for p in found]), wilson_interval(sum(found), n))
+
+
+def wilson_interval(n_passed: int, n: int) -> tuple[float, float] | None:
+    """Return the 95 % interval of a share; None of nothing.
+
+    Wilson's score interval (1927): unlike mean +- 1.96 standard errors it stays within 0 and 1, and
+    keeps its level for the small groups that PyBench has.
+    """
+    if n == 0:
+        return None
+    share, z2 = n_passed / n, Z_95 * Z_95
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _average_turns(attempts: Sequence[ScoredAttempt]) -> dict[str, float | None]:
+    counted = [
+        a.n_turns if a.score.passed else UPSTREAM_MAX_TURNS for a in attempts if a.score.passed is not None
+    ]
+    return {"plain": mean([a.n_turns for a in attempts]), "upstream": mean(counted)}
+
+
+def differences(tasks: Tasks, reports: Mapping[Profile, ProfileReport]) -> list[dict[str, Any]]:
+    """Return every task that the profiles judge differently, why, and what came of it in each."""
+    return [
+        {"task": index, "reason": task.excluded or task.flaw}
+        | {profile: report.results.get(index, "apart") for profile, report in reports.items()}
+        for index, task in tasks.checks.items()
+        if task.differs
+    ]
+
+
+def as_json(report: ProfileReport) -> dict[str, Any]:
+    """Return a report as a mapping of JSON."""
+    return asdict(report)
+
+
+def lines(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a report, as the mapping of `as_json`, as text: the number, its groups, what is apart."""
+    yield f"{report['profile']}: {_words(report)} of {report['denominator']}"
+    yield from _rows("group", report["by_group"])
+    yield from _rows("category1", report["by_category1"])
+    for title, found in report["apart"].items():
+        if found:
+            share = report["apart_passed"][title]
+            yield f"  {title}: {', '.join(found)} ({share['passed']} of {share['total']} passed)"
+    plain, upstream = report["average_turns"]["plain"], report["average_turns"]["upstream"]
+    if plain is not None and upstream is not None:
+        yield f"  average turns: {plain:.2f}; upstream's way, 10 for each that failed: {upstream:.2f}"
+
+
+def _rows(title: str, shares: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    width = max((_columns(name) for name in shares), default=0)
+    yield f"  by {title}:"
+    for name, share in shares.items():
+        yield f"    {name or 'unknown'}{' ' * (width - _columns(name))}  {_words(share)}"
+
+
+def _columns(text: str) -> int:
+    # Chinese characters are as wide as two Latin ones on a terminal.
+    return sum(2 if ord(character) > 0x2E80 else 1 for character in text)
+
+
+def _words(share: Mapping[str, Any]) -> str:
+    counts = f"{share['passed']}/{share['total']}"
+    if share["interval_95"] is None:
+        return counts
+    low, high = share["interval_95"]
+    return f"{counts} = {share['pass_rate']:.1%} (95 % interval {low:.1%} to {high:.1%})"
+
+
+def difference_lines(found: Sequence[Mapping[str, Any]], profiles: Sequence[str]) -> Iterator[str]:
+    """Yield the tasks that the profiles judge differently, those first where that decided."""
+    decided = [row for row in found if len({row.get(profile) for profile in profiles}) > 1]
+    yield f"judged by different rules: {len(found)} tasks; by different outcomes: {len(decided)}"
+    for row in decided:
+        outcomes = ", ".join(f"{profile} {row[profile]}" for profile in profiles)
+        yield f"  {row['task']}: {outcomes}: {row['reason']}"
