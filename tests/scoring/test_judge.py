@@ -489,6 +489,14 @@ def test_runs_without_a_common_task() -> None:
         pair_up({"1": recorded("a")}, {"2": recorded("b")}, {})
 
 
+def test_recorded_task_is_what_came_before_the_first_reply() -> None:
+    """What the agents were told later is no part of it; tasks come in the order of their numbers."""
+    run = {name: recorded("a", "b") for name in ("10", "9", "2")}
+    pairs = pair_up(run, {"9": recorded("c")}, {})
+    assert [found.sample.id for found in pairs] == ["2", "9", "10"]
+    assert [len(found.sample.messages) for found in pairs] == [1, 1, 1]
+
+
 def test_unit_tests_are_read(tmp_path: Path) -> None:
     """From scores.jsonl by profile and epoch, undecided ones left out, or from the JSON of the PyBench scorer."""
     rows = [
@@ -549,6 +557,24 @@ async def test_command_line(
     assert "unit tests (strict): both pass 2, both fail 0, judge only 0, tests only 1, kappa 0.00" in out
     assert "average turns: 1.33; as PyBench counts: 5.50" in out
     assert b"secret-key" not in first + (run / "judge.json").read_bytes() + out.encode()
+
+
+async def test_tasks_as_the_benchmark_has_them(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    """With --data a checkout says what was asked, and how many tasks neither run has; without, a run does."""
+    run, reference = runs
+    rows = [{"index": str(n), "user": f"original {n}", "file_paths": []} for n in (1, 2, 3, 8)]
+    rows.append({"index": "9", "user": "gone", "file_paths": ["./data/missing.csv"]})
+    tasks = tmp_path / "checkout" / "data" / "meta" / "task.json"
+    tasks.parent.mkdir(parents=True)
+    tasks.write_text(json.dumps(rows))
+    async with StubServer(honest) as server:
+        arguments = (run, "--reference", reference, "--model", f"openai:{server.url}")
+        assert await judge_cli(*arguments, "--data", tmp_path / "checkout") == 0
+    asked = [request["messages"][1]["content"].split("agent A")[0] for request in server.requests]
+    assert sum("original" in task for task in asked) == 6
+    assert sum("save as ./output/4.csv" in task for task in asked) == 2
+    assert not any(word in task for task in asked for word in ("RIGHT", "rules"))
+    assert json.loads((run / "judge.json").read_bytes())["n_missing"]["both"] == 2
 
 
 async def test_no_verdict_at_all(
