@@ -15,7 +15,8 @@ from typing import Any
 
 from rich.console import Console
 
-from bench_data import Benchmark, Samples, load
+from bench_data import Benchmark, MissingDataError, Samples, load
+from bench_data.requirements import Lacking, Place, look_for
 from runner.attempt import OnFinished
 from runner.config import RunConfig
 from runner.control import ControlServer
@@ -38,6 +39,7 @@ from runner.scheduler import Scheduler, SchedulerSettings
 from runner.statistics import RunStatistics
 from runner.tracing import Tracer, build_tracer
 from sandbox_pool import PoolConfig, SandboxPool, UnknownProfile
+from sandbox_pool.settings import kernel_environment
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,8 @@ class Batch:
     model: ModelClient
     run_dir: Path
     events: EventSink
+    lacking: Lacking | None = None
+    """What the samples need and this machine has not; None where nothing is known of what they need."""
 
     @property
     def n_attempts(self) -> int:
@@ -77,7 +81,8 @@ class Batch:
 
     def record(self, sandbox: Mapping[str, Any]) -> RunRecord:
         """Return what decides the results of this run, and what is written down beside it."""
-        return run_record(self.config, self.benchmark, self.model, self.protocol, sandbox)
+        prompt = system_prompt(self.config, self.protocol)
+        return run_record(self.config, self.benchmark, self.model, self.protocol, sandbox, prompt)
 
     def summary(self, n_done_before: int, statistics: RunStatistics, signal_number: int | None) -> RunSummary:
         """Return what one process did of this run."""
@@ -120,22 +125,25 @@ class RunSummary:
 
 
 def prepare(config: RunConfig) -> Batch:
-    """Load and check all that a run needs, without touching the run directory or a server.
+    """Load and check all that a run needs, without touching the run directory or a server. Blocks.
 
     Raises:
         ConfigError, BenchDataError: names what is wrong and what to do.
     """
-    config = config.model_copy(update={"sandbox": enough_sandboxes(config)})
+    config = config.model_copy(update={"sandbox": sandbox_settings(config)})
     benchmark = load(config.benchmark, config.data)
     samples = select_samples(benchmark.samples, config)
     check_profiles(samples, config.sandbox)
     protocol = build_protocol(config, benchmark)
     events = EventSink()
+    lacking = look_for_requirements(config, samples)
+    if lacking is not None:
+        events("requirements", lacking.as_json())
     model = build_model(config, protocol, events)
     if isinstance(model, ScriptedClient):
         model.require_scripts(samples)
     run_dir = config.run_dir or default_run_dir(config)
-    return Batch(config, benchmark, samples, protocol, model, run_dir, events)
+    return Batch(config, benchmark, samples, protocol, model, run_dir, events, lacking)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +274,7 @@ def _rollout_settings(
         sandboxes=Sandboxes(pool, gate, config.artifacts),
         limits=config.limits,
         system_prompt=system_prompt(config, batch.protocol),
-        merge_user_messages=config.protocol.merge_user_messages,
+        merge_user_messages=config.merges_user_messages,
         meter=RunMeter(),
         tracer=tracer,
         resume=config.resume,
@@ -363,6 +371,32 @@ def check_profiles(samples: Samples, config: PoolConfig) -> None:
 def sandbox_line(capabilities: Mapping[str, Any]) -> str:
     """Return the line that says how the code of a run is held."""
     return f"sandboxes: tier {capabilities.get('tier')}, kernel {capabilities.get('kernel')}"
+
+
+def look_for_requirements(config: RunConfig, samples: Samples) -> Lacking | None:
+    """Return what the samples of a benchmark need and their sandboxes have not, where that is known.
+
+    Raises:
+        MissingDataError: something is lacking, and `data.strict` is set.
+        BenchDataError: the sandboxes' interpreter cannot be asked.
+    """
+    profile = config.sandbox.profile_named(None)
+    place = Place(profile.python, profile.extra_paths, kernel_environment(profile))
+    lacking = look_for(config.benchmark, samples.ids, place)
+    if lacking and config.data.strict:
+        raise MissingDataError("\n".join(["data.strict is set:", *lacking.lines()]))
+    return lacking
+
+
+def sandbox_settings(config: RunConfig) -> PoolConfig:
+    """Return the pool's settings with what the run's other settings make of those that are not set."""
+    pool = enough_sandboxes(config)
+    if config.profile != "upstream":
+        return pool
+    # All of a cell's text, up to where the cell is stopped for it: upstream shortens nothing.
+    upstream = {"kernel": "ipykernel", "max_text_bytes": pool.max_output_bytes}
+    unset = {key: value for key, value in upstream.items() if key not in pool.model_fields_set}
+    return pool.model_copy(update=unset)
 
 
 def enough_sandboxes(config: RunConfig) -> PoolConfig:

@@ -1,23 +1,24 @@
 """RunConfig: everything that a run depends on, checked before any work is done.
 
-Order of precedence: defaults, config file, `--set key.path=value`, explicit options. No environment
-variable changes a setting; the API key is read from the one that `model.api_key_env` names.
-Paths are relative to the current folder.
+Order of precedence: defaults, the file that `prompts` names, config file, `--set key.path=value`, explicit
+options. No environment variable changes a setting; the API key is read from the one that
+`model.api_key_env` names. Paths are relative to the current folder.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from bench_data import DataOptions
 from runner.errors import ConfigError
+from runner.upstream_prompts import read_upstream
+from runner.yaml_file import parse_mapping, parse_yaml, read_bytes
 from sandbox_pool import PoolConfig
 from sandbox_pool.config import Profile
 
@@ -28,7 +29,7 @@ class ConfigModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-SHORT_FOR = {"model": "client", "protocol": "kind"}
+SHORT_FOR = {"model": "client", "protocol": "kind", "prompts": "path"}
 """Sections for which YAML may have a bare string, and the key that it stands for."""
 
 
@@ -96,17 +97,41 @@ class Truncation(ConfigModel):
 class ProtocolConfig(ConfigModel):
     """How the model writes an action and is told the observation."""
 
-    kind: Literal["fenced", "execute_tag", "tool_call"] | None = None
+    kind: Literal["fenced", "function_call", "execute_tag", "tool_call"] | None = None
     """None: the one that the benchmark is written for."""
 
     system_prompt: str | None = None
     """None: the protocol's own. An empty string sends no system message."""
 
-    truncation: Literal["default", "off"] | Truncation = "default"
-    """Of observations; the default is the protocol's own."""
+    code_start_token: str | None = Field(default=None, min_length=1)
+    """What code stands behind in a reply, of `fenced`; None: ```` ```python ````."""
 
-    merge_user_messages: bool = True
-    """Join consecutive user messages with a blank line: strict chat templates reject two in a row."""
+    code_end_token: str | None = Field(default=None, min_length=1)
+    """What code ends before, of `fenced`; None: ```` ``` ````."""
+
+    tool_call_token: str | None = Field(default=None, min_length=1)
+    """What a call stands behind in a reply, of `function_call`; None: `<|tool_call|>`."""
+
+    truncation: Literal["default", "off"] | Truncation = "default"
+    """Of observations; the default is the protocol's own, and none for `profile: upstream`."""
+
+    merge_user_messages: bool | None = None
+    """Join consecutive user messages with a blank line: strict chat templates reject two in a row. None: yes,
+    but for `profile: upstream`."""
+
+
+class PromptsFile(ConfigModel):
+    """A config file of PyBench's own, below all other settings. In YAML a bare string stands for `path`."""
+
+    path: Path
+    sha256: str = ""
+    """Of the file; filled in."""
+
+    given: tuple[str, ...] = ()
+    """The settings whose values come from it; filled in."""
+
+    unused: tuple[str, ...] = ()
+    """Its keys whose values are not used, such as credentials; filled in."""
 
 
 class Limits(ConfigModel):
@@ -193,6 +218,14 @@ class RunConfig(ConfigModel):
     benchmark: str = "quickstart"
     """`quickstart`, `pybench` or `jsonl:FILE`; `python -m bench_data list` names all."""
 
+    profile: Literal["default", "upstream"] = "default"
+    """Whose rules hold where PyBench's differ from ours. `upstream`: observations are not shortened, the two
+    user messages stay two, and kernels are ipykernel's, unless a setting says otherwise."""
+
+    prompts: PromptsFile | None = None
+    """A config of PyBench's own, such as `config/llama3.yaml` in a checkout: its system prompt, tokens,
+    turns, model and sampling are the defaults of this run. None: the protocol's own prompt."""
+
     data: DataOptions = DataOptions()
     model: ModelConfig = ModelConfig()
     protocol: ProtocolConfig = ProtocolConfig()
@@ -240,14 +273,22 @@ class RunConfig(ConfigModel):
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Serve Prometheus metrics on this port of 127.0.0.1; 0 takes a free one."""
 
+    @property
+    def merges_user_messages(self) -> bool:
+        """Whether consecutive user messages become one."""
+        chosen = self.protocol.merge_user_messages
+        return self.profile != "upstream" if chosen is None else chosen
+
     @model_validator(mode="before")
     @classmethod
-    def _shorthands(cls, data: Any) -> Any:
-        """Let `model: oracle` stand for `model: {client: oracle}`, and `protocol: fenced` likewise."""
+    def _written_out(cls, data: Any) -> Any:
+        """Let `model: oracle` stand for `model: {client: oracle}` and so on; read the file of `prompts`."""
         if not isinstance(data, Mapping):
             return data
-        written = {key: {SHORT_FOR[key]: data[key]} for key in SHORT_FOR if isinstance(data.get(key), str)}
-        return {**data, **written}
+        written = {
+            key: {SHORT_FOR[key]: data[key]} for key in SHORT_FOR if isinstance(data.get(key), str | Path)
+        }
+        return _with_prompts({**data, **written})
 
     @field_validator("benchmark")
     @classmethod
@@ -299,7 +340,8 @@ def check_config(data: Mapping[str, Any], where: str = "") -> RunConfig:
 
 def read_settings(path: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Read a config file and lay overrides over it, unchecked. Raises ConfigError."""
-    data = _read_yaml_file(path) if path else {}
+    what = f"config file {path}"
+    data = parse_mapping(read_bytes(path, "config file"), what) if path else {}
     for key, value in overrides.items():
         set_key(data, key, value)
     return data
@@ -311,17 +353,6 @@ def parse_setting(text: str) -> tuple[str, Any]:
     if not equals or not key:
         raise ConfigError(f"--set {text!r}: write key.path=value, for example --set limits.max_turns=5")
     return key, parse_yaml(value, source=f"--set {key}")
-
-
-def parse_yaml(text: str, source: str) -> Any:
-    """Parse one YAML 1.2 document. Raises ConfigError that names the source and the line."""
-    try:
-        return YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{source}{line}: {problem}") from error
 
 
 def public_config(config: RunConfig) -> dict[str, Any]:
@@ -342,19 +373,39 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _read_yaml_file(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"config file {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"config file {path}: not UTF-8 at byte {error.start}") from error
-    data = parse_yaml(text, source=str(path))
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise ConfigError(f"config file {path}: the top level must be a mapping, found {type(data).__name__}")
-    return data
+def _with_prompts(data: dict[str, Any]) -> dict[str, Any]:
+    """Lay what the file of `prompts` says below the other settings. Raises ConfigError."""
+    prompts = data.get("prompts")
+    prompts = prompts.model_dump() if isinstance(prompts, PromptsFile) else prompts
+    if not isinstance(prompts, Mapping) or not isinstance(path := prompts.get("path"), str | Path):
+        return data
+    content = read_bytes(Path(path), "prompts")
+    upstream = read_upstream(parse_mapping(content, f"prompts {path}"), f"prompts {path}")
+    sections = {key: _as_mapping(data[key]) for key in upstream.settings if key in data}
+    said = flatten(sections)
+    read = {
+        "path": Path(path).absolute(),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "given": tuple(key for key in flatten(upstream.settings) if key not in said),
+        "unused": upstream.unused,
+    }
+    return {**data, **lay_over(upstream.settings, sections), "prompts": {**prompts, **read}}
+
+
+def _as_mapping(section: Any) -> Any:
+    return section.model_dump(exclude_unset=True) if isinstance(section, BaseModel) else section
+
+
+def lay_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested mappings as one, in which the values of `above` win, key by key."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        if isinstance(under, Mapping) and isinstance(value, Mapping):
+            merged[key] = lay_over(under, value)
+        else:
+            merged[key] = value
+    return merged
 
 
 def set_key(data: dict[str, Any], key: str, value: Any) -> None:
@@ -375,6 +426,8 @@ def set_key(data: dict[str, Any], key: str, value: Any) -> None:
 
 def _first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
+    if isinstance(cause := first.get("ctx", {}).get("error"), ConfigError):
+        return str(cause)
     key = ".".join(str(part) for part in first["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":

@@ -10,22 +10,53 @@ from runner.config import ModelConfig, RunConfig, Truncation
 from runner.errors import ConfigError
 from runner.models import CachingClient, ModelClient, NopClient, OpenAIClient, ReplayClient, ScriptedClient
 from runner.models.endpoint import OnEvent
-from runner.protocols import PROTOCOLS, Protocol
+from runner.protocols import PROTOCOLS, Fenced, FunctionCall, Protocol
 from runner.protocols.base import TextLimits
+
+TOKENS = {"fenced": ("code_start_token", "code_end_token"), "function_call": ("tool_call_token",)}
+"""The keys of `protocol` that are some protocols' own."""
 
 MODEL_KINDS = "openai:URL[,URL...], replay:FILE, oracle, decoy, nop"
 
 
 def build_protocol(config: RunConfig, benchmark: Benchmark) -> Protocol:
-    """Return the protocol of a run."""
-    protocol_class = PROTOCOLS[config.protocol.kind or benchmark.protocol]
+    """Return the protocol of a run.
+
+    Raises:
+        ConfigError: a token is set that the protocol does not have.
+    """
+    kind = config.protocol.kind or benchmark.protocol
+    protocol_class = PROTOCOLS[kind]
+    limits = observation_limits(config, protocol_class)
+    tokens = _tokens(config, kind)
+    if protocol_class is Fenced:
+        return Fenced(limits, **tokens)
+    if protocol_class is FunctionCall:
+        return FunctionCall(limits, **tokens)
+    return protocol_class(limits)
+
+
+def _tokens(config: RunConfig, kind: str) -> dict[str, str]:
+    every = [key for keys in TOKENS.values() for key in keys]
+    tokens = {key: token for key in every if (token := getattr(config.protocol, key)) is not None}
+    for key in tokens:
+        if key not in TOKENS.get(kind, ()):
+            raise ConfigError(
+                f"protocol.{key} is {tokens[key]!r}, and protocol {kind} has no such token; set it to null, "
+                f"or leave protocol.kind to the file that gave it (prompts)"
+            )
+    return tokens
+
+
+def observation_limits(config: RunConfig, protocol_class: type[Protocol]) -> TextLimits | None:
+    """Return how much of an observation the model is shown; None for all of it."""
     match config.protocol.truncation:
         case "off":
-            return protocol_class(None)
+            return None
         case Truncation(head_chars=head_chars, tail_chars=tail_chars):
-            return protocol_class(TextLimits(head_chars, tail_chars))
+            return TextLimits(head_chars, tail_chars)
         case _:
-            return protocol_class(protocol_class.default_limits)
+            return None if config.profile == "upstream" else protocol_class.default_limits
 
 
 def system_prompt(config: RunConfig, protocol: Protocol) -> str:

@@ -36,14 +36,15 @@ OPERATIONAL = frozenset(
         "admission", "run_limits", "resume", "breaker", "max_failed_share", "progress", "metrics_port",
         "model.cache", "model.prices",
         "model.headers", "model.api_key_env", "model.timeout_s", "model.max_retries", "model.max_backoff_s",
-        "limits.max_tries", "data.root", "data.strict",
+        "limits.max_tries", "data.root", "data.strict", "prompts",
         "sandbox.max_sandboxes", "sandbox.min_idle", "sandbox.max_idle", "sandbox.max_idle_s",
         "sandbox.max_starting", "sandbox.recycle_after", "sandbox.acquire_timeout_s",
         "sandbox.start_timeout_s", "sandbox.zygote_timeout_s", "sandbox.python", "sandbox.scratch",
         "sandbox.uid", "sandbox.allow_unsafe",
     }
 )  # fmt: skip
-"""Keys that change how fast or how much is run, not what a trajectory is: a resume may change them."""
+"""Keys that change how fast or how much is run, not what a trajectory is: a resume may change them. What the
+file of `prompts` gives is in the settings that it gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +113,15 @@ def run_record(
     model: ModelClient,
     protocol: Protocol,
     sandbox: Mapping[str, Any],
+    system_prompt: str,
 ) -> RunRecord:
     """Return the record of a run that is about to begin or to go on."""
     profiles = benchmark.samples.profiles.keys()
-    settings = hashable_settings(config, profiles) | {
+    chosen = hashable_settings(config, profiles)
+    settings = {key: chosen[key] for key in chosen if not key.startswith("protocol.truncation")} | {
         "benchmark.digest": benchmark.digest,
         "model.name": model.name,
-        "protocol.kind": protocol.name,
+        **protocol_settings(config, protocol, system_prompt),
     }
     if isinstance(model, ReplayClient):
         settings["model.replay_digest"] = model.digest
@@ -131,6 +134,27 @@ def run_record(
         unknown.add("sandbox.tier")
     skipped = [{"sample_id": skipped.id, "reason": skipped.reason} for skipped in benchmark.skipped]
     return RunRecord(settings, public_config(config), dict(sandbox), skipped, frozenset(unknown))
+
+
+def protocol_settings(config: RunConfig, protocol: Protocol, system_prompt: str) -> dict[str, Any]:
+    """Return what the protocol's settings come to: whatever was left to a profile is decided."""
+    limits = protocol.limits
+    return {
+        "protocol.kind": protocol.name,
+        "protocol.merge_user_messages": config.merges_user_messages,
+        "protocol.truncation": [limits.head_chars, limits.tail_chars] if limits else "off",
+        "prompt.source": prompt_source(config),
+        "prompt.sha256": hashlib.sha256(system_prompt.encode("utf-8", "surrogatepass")).hexdigest(),
+    }
+
+
+def prompt_source(config: RunConfig) -> str:
+    """Return whose system prompt is sent: `own`, `config`, or the name of the file that `prompts` names."""
+    if config.protocol.system_prompt is None:
+        return "own"
+    if config.prompts and "protocol.system_prompt" in config.prompts.given:
+        return config.prompts.path.name
+    return "config"
 
 
 def check_same_run(run_dir: Path, record: RunRecord) -> None:

@@ -21,7 +21,8 @@ from runner.config import RunConfig, load_config, parse_setting
 from runner.errors import ConfigError, RunnerError, first_error
 from runner.models import ReplayClient
 from runner.progress import duration
-from runner.resume import check_same_run
+from runner.resume import check_same_run, prompt_source
+from runner.upstream_prompts import why_unused
 from sandbox_pool import SandboxError
 
 DEFAULT_CONFIG = Path("kernelfleet.yaml")
@@ -78,7 +79,9 @@ def print_head(batch: Batch, path: Path | None, arguments: argparse.Namespace) -
     is_demo = path is None and not overrides(arguments).keys() - NO_CHOICES
     print(first_line(batch, path, is_demo=is_demo))
     report_skipped(batch)
-    report_unrecorded(batch)
+    for line in warnings_of(batch):
+        # Standard error is to hold nothing but JSON then.
+        print(line, file=sys.stdout if batch.config.progress == "json" else sys.stderr)
     if not arguments.dry_run:
         print(f"writing to {batch.run_dir}", flush=True)
 
@@ -151,6 +154,8 @@ def first_line(batch: Batch, path: Path | None, *, is_demo: bool) -> str:
         f"benchmark {config.benchmark}, {len(batch.samples)} samples"
         + (f" x {config.epochs} epochs" if config.epochs > 1 else "")
         + f", model {config.model.client}, protocol {batch.protocol.name}, concurrency {config.concurrency}"
+        + (f", prompt {prompt_source(config)}" if config.prompts else "")
+        + (f", profile {config.profile}" if config.profile != "default" else "")
     )
     if is_demo:
         return f"No config given: this is the built-in demo ({what})."
@@ -166,6 +171,19 @@ def report_skipped(batch: Batch) -> None:
             print(f"  {sample.id}: {sample.reason}")
 
 
+def warnings_of(batch: Batch) -> list[str]:
+    """Return what is not as the user may think: settings unused, replies not recorded, needs not met."""
+    lines = []
+    if prompts := batch.config.prompts:
+        lines += [f"warning: {prompts.path}: {key} is not used: {why_unused(key)}" for key in prompts.unused]
+    if isinstance(batch.model, ReplayClient) and (missing := batch.model.missing(batch.samples.ids)):
+        lines.append(
+            f"warning: {len(missing)} samples are not in {batch.model.path} and will end at once with "
+            f"model_error: {', '.join(missing[:10])}{', ...' if missing[10:] else ''}"
+        )
+    return lines + (batch.lacking.lines() if batch.lacking else [])
+
+
 def dry_run(batch: Batch) -> int:
     """Print the plan: attempts to run, to go on with and to reuse, and why. Raises RunMismatch as the run."""
     check_same_run(batch.run_dir, batch.record({}))
@@ -179,18 +197,6 @@ def dry_run(batch: Batch) -> int:
         f"in {batch.run_dir} (dry run: nothing done)"
     )
     return 0
-
-
-def report_unrecorded(batch: Batch) -> None:
-    """Print which samples a replayed run does not hold."""
-    if isinstance(batch.model, ReplayClient):
-        missing = batch.model.missing(batch.samples.ids)
-        if missing:
-            print(
-                f"warning: {len(missing)} samples are not in {batch.model.path} and will end at once with "
-                f"model_error: {', '.join(missing[:10])}{', ...' if missing[10:] else ''}",
-                file=sys.stderr,
-            )
 
 
 def report(summary: RunSummary) -> int:
