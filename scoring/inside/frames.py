@@ -1,7 +1,7 @@
 """Tables as pandas reads them, as facts. Runs inside a sandbox: see extract.py.
 
-The formulas are those of PyBench's unit tests, which were written for pandas 2: text columns have the
-dtype `object` here whatever pandas it is.
+The formulas are those of PyBench's unit tests, which were written for pandas 2: there, text columns have
+the dtype `object`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ def load(path: Path) -> Any:
     """Return a CSV or XLSX file as a data frame. Raises ValueError for one that is too large to read."""
     import pandas as pd
 
-    with pd.option_context("future.infer_string", False):
-        if path.suffix.lower() in (".xlsx", ".xls", ".xlsm"):
-            tables.refuse_zip_bomb(path)
-            frame = pd.read_excel(path)
-        else:
-            frame = pd.read_csv(path, low_memory=False)
+    if path.suffix.lower() in (".xlsx", ".xls", ".xlsm"):
+        tables.refuse_zip_bomb(path)
+        frame = pd.read_excel(path)
+    else:
+        frame = pd.read_csv(path, low_memory=False)
     if frame.shape[1] > MAX_COLUMNS or frame.size > MAX_CELLS:
         raise ValueError(
             f"{frame.shape[0]:,} rows of {frame.shape[1]:,} columns are more than the scorer reads"
@@ -84,8 +83,9 @@ def read_frames(path: Path, request: dict[str, Any], root: Path) -> dict[str, An
 def _is_numeric_text(column: Any) -> bool:
     import pandas as pd
 
-    if column.dtype != "object":
+    if column.dtype != "object" and not isinstance(column.dtype, pd.StringDtype):
         return False
+    column = column.astype(object)
     try:
         # The second replace is the one of whole cells, not of text: upstream's own slip.
         pd.to_numeric(column.str.replace(",", "").replace("$", ""), errors="raise")
