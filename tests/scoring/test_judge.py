@@ -20,23 +20,15 @@ from runner.config import ModelConfig
 from runner.errors import ModelUnavailable
 from runner.models import OpenAIClient
 from scoring.errors import RunDirError
-from scoring.judge import (
-    MAX_FILES,
-    MAX_REPLIES,
+from scoring.judge import MAX_REPLIES, judge_runs, main, pair_up, read_run, read_unit_tests
+from scoring.judge_question import MAX_FILES, Pair, Recorded, judge_messages
+from scoring.judge_verdicts import (
     JudgedTask,
-    Pair,
-    Recorded,
     Verdict,
     VerdictError,
     combine,
-    judge_messages,
-    judge_runs,
     kappa,
-    main,
-    pair_up,
     parse_verdict,
-    read_run,
-    read_unit_tests,
     summarise,
     wilson_interval,
 )

@@ -9,9 +9,9 @@ import pytest
 
 from bench_data.sample import Sample
 from scoring.errors import RunDirError
+from scoring.judging import Context
 from scoring.pipeline import score_trajectories
 from scoring.quickstart import SCORER
-from scoring.judging import Context
 from scoring.score import Score
 
 SAMPLES = {name: Sample(id=name, messages=(), category=f"about {name}") for name in "abc"}
