@@ -28,6 +28,11 @@ def checkout(root: Path, *tasks: dict[str, Any], **files: bytes) -> Path:
     return root
 
 
+def git(root: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.invalid"]
+    subprocess.run(["git", "-C", str(root), *identity, *arguments], check=True, capture_output=True)
+
+
 def test_messages_are_upstreams(tmp_path: Path) -> None:
     """One message names the files, even when there are none; the next one asks."""
     root = checkout(tmp_path, task("2", "./data/a.csv", "./data/b.csv"), task("3"), a__csv=b"1", b__csv=b"2")
@@ -64,10 +69,6 @@ def test_first_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         samples = load("pybench", DataOptions.model_validate({"root": root, "version": version})).samples
         return samples[0].files[0].read() if samples else None
 
-    def git(*arguments: str) -> None:
-        identity = ["-c", "user.name=t", "-c", "user.email=t@example.invalid"]
-        subprocess.run(["git", "-C", str(root), *identity, *arguments], check=True, capture_output=True)
-
     assert content("pristine") == first
     path.write_bytes(later)
     assert content("pristine") is None
@@ -79,12 +80,39 @@ def test_first_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     (root / "data_pristine" / path.name).unlink()
 
     path.write_bytes(first)
-    git("init", "-q")
-    git("add", "data")
-    git("commit", "-qm", "first")
+    git(root, "init", "-q")
+    git(root, "add", "data")
+    git(root, "commit", "-qm", "first")
     path.write_bytes(later)
     pybench._git_blob.cache_clear()
     assert content("pristine") == first
+
+
+def test_shallow_clone_gets_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clone of the last commit alone lacks the first versions; the command that is named brings them."""
+    first = b"first\n"
+    monkeypatch.setitem(pybench.FIRST_VERSIONS, CLINICS, git_blob_id(first))
+    origin = checkout(tmp_path / "origin", task("2", "./" + CLINICS), task("3"))
+    git(origin, "init", "-q")
+    for content in (first, b"later\n"):
+        (origin / CLINICS).write_bytes(content)
+        git(origin, "add", "data")
+        git(origin, "commit", "-qm", "x")
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", "--depth", "1", origin.as_uri(), str(clone))
+
+    shallow = load("pybench", DataOptions(root=clone))
+    assert [sample.id for sample in shallow.samples] == ["3"]
+    (skipped,) = shallow.skipped
+    assert skipped.id == "2"
+    assert "git fetch --unshallow brings it; data.version=head runs with what is there" in skipped.reason
+    at_head = load("pybench", DataOptions(root=clone, version="head")).samples
+    assert at_head[0].files[0].read() == b"later\n"
+
+    git(clone, "fetch", "-q", "--unshallow")
+    pybench._git_blob.cache_clear()
+    whole = load("pybench", DataOptions(root=clone))
+    assert (whole.skipped, whole.samples[0].files[0].read()) == ((), first)
 
 
 @pytest.mark.parametrize(

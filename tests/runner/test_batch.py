@@ -19,11 +19,14 @@ from runner.batch import (
     prepare,
     run_batch,
     sandbox_line,
+    sandbox_settings,
 )
 from runner.config import RunConfig
 from runner.errors import ConfigError
 from runner.journal import read_config, read_trajectories
+from runner.protocols.base import TextLimits
 from sandbox_pool import FakePool, PoolConfig
+from sandbox_pool.config import MIB
 
 
 @pytest.mark.parametrize(
@@ -70,6 +73,40 @@ def test_plain_run_is_quickstart_with_the_oracle() -> None:
 def test_there_are_sandboxes_for_all_in_flight(settings: dict[str, Any], expected: int) -> None:
     """Nobody waits for a sandbox by default; who sets a number gets that number. The pool knows what fits."""
     assert enough_sandboxes(RunConfig.model_validate(settings)).max_sandboxes == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "kernel", "max_text_bytes"),
+    [
+        ({}, "lean", 64 * 1024),
+        ({"profile": "upstream"}, "ipykernel", 16 * MIB),
+        ({"profile": "upstream", "sandbox": {"kernel": "lean"}}, "lean", 16 * MIB),
+        ({"profile": "upstream", "sandbox": {"max_text_bytes": 9}}, "ipykernel", 9),
+        ({"profile": "upstream", "sandbox": {"max_output_bytes": MIB}}, "ipykernel", MIB),
+    ],
+)
+def test_upstream_has_its_kernel_and_whole_outputs(
+    settings: dict[str, Any], kernel: str, max_text_bytes: int
+) -> None:
+    """What the pool keeps of a cell's text is no cap on observations then; a setting wins."""
+    pool = sandbox_settings(RunConfig.model_validate(settings))
+    assert (pool.kernel, pool.max_text_bytes) == (kernel, max_text_bytes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "limits"),
+    [
+        ({}, TextLimits(8000, 8000)),
+        ({"profile": "upstream"}, None),
+        ({"profile": "upstream", "protocol": {"truncation": {"head_chars": 1, "tail_chars": 2}}}, TextLimits(1, 2)),
+        ({"protocol": {"truncation": "off"}}, None),
+    ],
+)  # fmt: skip
+def test_profile_decides_how_much_of_an_observation_is_shown(
+    settings: dict[str, Any], limits: TextLimits | None
+) -> None:
+    """Upstream shortens nothing, we show head and tail; a setting wins."""
+    assert prepare(RunConfig.model_validate(settings)).protocol.limits == limits
 
 
 def task_file(folder: Path, *rows: dict[str, Any]) -> str:

@@ -46,6 +46,21 @@ def test_shorthands(tmp_path: Path) -> None:
     assert not config.protocol.merge_user_messages
 
 
+@pytest.mark.parametrize(
+    ("overrides", "merges"),
+    [
+        ({}, True),
+        ({"profile": "upstream"}, False),
+        ({"profile": "upstream", "protocol.merge_user_messages": True}, True),
+        ({"protocol.merge_user_messages": False}, False),
+        ({"profile": "upstream", "protocol.merge_user_messages": None}, False),
+    ],
+)
+def test_profile_decides_what_is_not_set(overrides: dict[str, Any], merges: bool) -> None:
+    """Upstream sends two user messages in a row; a setting wins over the profile."""
+    assert load_config(None, overrides).merges_user_messages is merges
+
+
 def test_settings_win_over_the_file(tmp_path: Path) -> None:
     """A setting replaces one key and leaves its neighbours."""
     path = write(tmp_path, "limits: {max_turns: 3, cell_s: 5}\nmodel: oracle\n")
@@ -80,7 +95,11 @@ def test_settings_win_over_the_file(tmp_path: Path) -> None:
         ),
         pytest.param("concurrency: many", "concurrency: .*integer.*'many'", id="wrong-type"),
         pytest.param("concurrency: 0", "concurrency: .*greater than or equal to 1.*got 0", id="too-small"),
-        pytest.param("a: 1\na: 2", r"c.yaml:2: found duplicate key", id="duplicate-key"),
+        pytest.param("a: 1\na: 2", r'c.yaml:2: found duplicate key "a"$', id="duplicate-key"),
+        pytest.param("profile: upstram", "profile: .*'default' or 'upstream', got 'upstram'", id="profile"),
+        pytest.param(
+            "prompts: {file: x}", r"unknown key prompts\.file|prompts\.path: Field required", id="prompts"
+        ),
         pytest.param("a: [1", r"c.yaml:1: ", id="broken-yaml"),
         pytest.param("- a", "top level must be a mapping", id="a-list"),
         pytest.param("artifacts: [../x]", "leaves the working directory", id="glob-outside"),

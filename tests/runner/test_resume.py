@@ -109,6 +109,26 @@ def begun(run_dir: Path, **settings: Any) -> None:
     (run_dir / "config.json").write_bytes(orjson.dumps(record.as_json(run_dir)))
 
 
+def test_another_profile_is_refused_by_what_it_changes(tmp_path: Path) -> None:
+    """The message names what a trajectory would have otherwise: values that the profile decides included."""
+    begun(tmp_path, limit=2)
+    with pytest.raises(RunMismatch) as refused:
+        check_same_run(tmp_path, prepare(RunConfig(limit=2, profile="upstream")).record({}))
+
+    message = str(refused.value)
+    assert "protocol.truncation: [8000, 8000] there, 'off' now" in message
+    assert "protocol.merge_user_messages: True there, False now" in message
+    assert "sandbox.kernel: 'lean' there, 'ipykernel' now" in message
+
+
+def test_default_written_out_goes_on(tmp_path: Path) -> None:
+    """What is compared is what a setting comes to, not how it was written."""
+    begun(tmp_path, limit=2)
+    protocol = {"truncation": {"head_chars": 8000, "tail_chars": 8000}, "merge_user_messages": True}
+    written_out = RunConfig.model_validate({"limit": 2, "protocol": protocol})
+    check_same_run(tmp_path, prepare(written_out).record({}))
+
+
 def test_same_settings_go_on(tmp_path: Path) -> None:
     """A run may be continued as it was begun, and keeps its id and the time of its beginning."""
     begun(tmp_path, limit=2)

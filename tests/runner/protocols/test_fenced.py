@@ -109,3 +109,19 @@ def test_observation_is_shortened() -> None:
 def test_what_upstream_would_hang_on_is_said(observation: Observation, note: str) -> None:
     """A time-out and a dead kernel are told to the model."""
     assert fenced.render_observation(observation) == START + note
+
+
+def test_other_tokens() -> None:
+    """Tokens may be others; our own prompt then shows them, and the usual fence is plain text."""
+    protocol = Fenced(None, "<code>", "</code>")
+
+    assert protocol.parse("a <code> 1 </code> b", "stop").actions == (Action("1"),)
+    assert protocol.parse("```python\n1\n```", "stop").actions == ()
+    assert protocol.write_action("1").text == "<code>\n1\n</code>"
+    assert "<code>\nyour code\n</code>" in protocol.system_prompt
+    assert "```" not in protocol.system_prompt
+
+
+def test_own_prompt_shows_the_form_that_is_read() -> None:
+    """The example of our prompt is an action."""
+    assert fenced.parse(fenced.system_prompt, "stop").actions == (Action("your code"),)
