@@ -147,9 +147,11 @@ class Rollout:
         """Run the turns; only a wait of ours can last beyond the wall time that cells and calls respect."""
         wall_s = self._budget.remaining_wall_s
         try:
-            async with asyncio.timeout(wall_s if wall_s < float("inf") else None):
+            async with asyncio.timeout(wall_s if wall_s < float("inf") else None) as deadline:
                 await self._run_turns()
         except TimeoutError:
+            if not deadline.expired():
+                raise  # a sandbox's PoolTimeout is one too
             self.outcome.stop(StopReason.TIME_LIMIT)
 
     async def _run_turns(self) -> None:
@@ -168,6 +170,8 @@ class Rollout:
             async with asyncio.timeout(self._budget.remaining_s) as deadline:
                 turn, completion = await self._ask(deadline)
         except TimeoutError:
+            if not deadline.expired():
+                raise
             self.outcome.stop(StopReason.TIME_LIMIT)
             return False
         except ModelError as error:

@@ -25,6 +25,7 @@ from sandbox_pool import (
     FakePool,
     FakeSandbox,
     Observation,
+    PoolTimeout,
     SandboxSetupError,
     SandboxSpec,
     SandboxStartError,
@@ -35,7 +36,19 @@ from sandbox_pool import (
 from tests.runner.factories import FakeModel, rollout, rollout_settings, sample
 
 OK = Observation(Status.OK, (Stream("stdout", "1\n"),))
+DEAD = Observation(Status.DIED, kernel_alive=False)
 CELL = "```python\nx\n```"
+
+
+class Exhausted(FakePool):
+    """Has one sandbox, and no other ever becomes free."""
+
+    @asynccontextmanager
+    async def acquire(self, spec: SandboxSpec = DEFAULT_SPEC) -> AsyncIterator[FakeSandbox]:
+        if self.sandboxes:
+            raise PoolTimeout("none became free")
+        async with super().acquire(spec) as sandbox:
+            yield sandbox
 
 
 class ListModel(FakeModel):
@@ -165,6 +178,8 @@ async def test_what_the_engine_has_to_answer_for(
         pytest.param(lambda: FakePool(start_error=SandboxStartError("no")), id="no-start"),
         pytest.param(lambda: FakePool(lambda n: [Observation(Status.SANDBOX_FAULT)]), id="fault"),
         pytest.param(lambda: FakePool(lambda n: [SandboxStartError("x")]), id="raised"),
+        pytest.param(lambda: FakePool(start_error=PoolTimeout("none became free")), id="none-free"),
+        pytest.param(lambda: Exhausted(lambda n: [DEAD]), id="none-free-for-the-second-kernel"),
     ],
 )
 async def test_what_the_sandbox_has_to_answer_for(tmp_path: Path, pool: Callable[[], FakePool]) -> None:
