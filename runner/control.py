@@ -126,7 +126,7 @@ class ControlServer:
     def _answer(self, line: bytes) -> dict[str, Any]:
         try:
             request = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return {"error": f"not JSON: {error}"}
         if not isinstance(request, dict):
             return {"error": "a request is a JSON object"}

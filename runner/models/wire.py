@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from runner.encoding import encode
 from runner.models.base import Completion
 from runner.records import Usage
 
@@ -66,7 +67,11 @@ def parse_json(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
+        pass
+    try:
         return json.loads(body)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def is_context_overflow(status: int, body: bytes) -> bool:
@@ -93,7 +98,7 @@ def refusal_text(status: int, body: bytes) -> str:
         return f"HTTP {status}: {excerpt(body)}"
     inner = answer.get("error", answer) if isinstance(answer, dict) else answer
     said = inner.get("message", inner) if isinstance(inner, dict) else inner
-    return f"HTTP {status}: {str(said)[:500]}"
+    return f"HTTP {status}: {(said if isinstance(said, str) else encode(said).decode())[:500]}"
 
 
 def excerpt(body: bytes) -> str:

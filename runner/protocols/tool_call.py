@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from runner.encoding import encode
 from runner.protocols.base import (
     Action,
     Malformed,
@@ -108,9 +109,16 @@ def _with_id(call: Any, number: int) -> dict[str, Any]:
         "type": "function",
         "function": {
             "name": name if isinstance(name, str) else "",
-            "arguments": arguments if isinstance(arguments, str) else json.dumps(arguments or {}),
+            "arguments": arguments if isinstance(arguments, str) else _written(arguments or {}),
         },
     }
+
+
+def _written(arguments: Any) -> str:
+    try:
+        return json.dumps(arguments)
+    except RecursionError:
+        return encode(arguments).decode()
 
 
 def _action(call: dict[str, Any], finish_reason: str | None) -> Action | Malformed:
@@ -124,6 +132,9 @@ def _action(call: dict[str, Any], finish_reason: str | None) -> Action | Malform
             why = "the reply was cut off at the token limit; write shorter code"
         else:
             why = f'the arguments are not JSON ({error}); send {{"code": "..."}}'
+        return Malformed(f"Error: nothing was run: {why}.", call["id"])
+    except RecursionError:
+        why = 'the arguments are nested too deeply; send {"code": "..."}'
         return Malformed(f"Error: nothing was run: {why}.", call["id"])
     code = parsed.get("code") if isinstance(parsed, dict) else parsed
     if not isinstance(code, str) or not code.strip():

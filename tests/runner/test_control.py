@@ -112,6 +112,17 @@ async def test_malformed_clients_do_no_harm(tmp_path: Path, sent: bytes) -> None
         assert "status" in await ask(tmp_path, {"command": "status"})
 
 
+@pytest.mark.parametrize("sent", [b"{\n", b"[" * 20_000 + b"\n"])
+async def test_request_that_is_no_json_is_told(tmp_path: Path, sent: bytes) -> None:
+    """However it fails to be any."""
+    async with ControlServer(tmp_path, Run()):
+        path = json.loads((tmp_path / POINTER).read_text())["socket"]
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(sent)
+        assert b'{"error":"not JSON' in await reader.readline()
+        writer.close()
+
+
 async def test_runs_that_cannot_be_asked(tmp_path: Path) -> None:
     """None there, none running, one that was killed, one on another machine: each is told apart."""
     with pytest.raises(RunnerError, match="does not exist"):

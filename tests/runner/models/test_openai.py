@@ -156,6 +156,7 @@ async def test_page_in_the_place_of_the_models() -> None:
         pytest.param(lambda: web.json_response({"choices": [{"message": None}]}), id="no-message"),
         pytest.param(lambda: web.json_response({"choices": [{"message": {"content": 3}}]}), id="content-no-text"),
         pytest.param(lambda: web.json_response([1]), id="a-list"),
+        pytest.param(lambda: web.Response(text="[" * 20_000), id="nested-deeply"),
         pytest.param(lambda: web.Response(), id="empty"),
         pytest.param(lambda: refusal(500, "boom"), id="500"),
         pytest.param(lambda: refusal(503, "busy"), id="503"),
@@ -214,6 +215,14 @@ async def test_context_overflow_is_recognised(response: Callable[[], web.StreamR
         with pytest.raises(ContextOverflow):
             await ask(server)
         assert len(server.requests) == 1
+
+
+async def test_refusal_nested_deeply() -> None:
+    """What a server says is told whatever its shape."""
+    body = b'{"error":' + b"[" * 1000 + b"]" * 1000 + b"}"
+    async with StubServer(replies(lambda: web.Response(status=400, body=body))) as server:
+        with pytest.raises(ModelRefused, match=r"HTTP 400: \[\[\["):
+            await ask(server)
 
 
 async def test_nothing_listens() -> None:

@@ -42,6 +42,7 @@ def test_no_call_is_the_answer() -> None:
         (call('{"cod": "1"}'), "tool_calls", "there is no code"),
         (call('{"code": 1}'), "tool_calls", "there is no code"),
         (call("[]"), "tool_calls", "there is no code"),
+        (call("[" * 20_000), "tool_calls", "nested too deeply"),
     ],
 )
 def test_bad_calls_are_answered(bad: dict[str, Any], finish: str, problem: str) -> None:
@@ -68,10 +69,30 @@ def test_what_servers_send_is_mended() -> None:
     assert all(isinstance(sent["function"]["arguments"], str) for sent in reply.message["tool_calls"])
 
 
+def nested(n_levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(n_levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("n_levels", [300, 1020, 5000])
+def test_arguments_nested_deeply_can_be_sent_back(n_levels: int) -> None:
+    """An object in the place of the text, however deep, is answered; code beside what is deep is executed."""
+    arguments: list[Any] = [nested(n_levels), {"code": "a", "more": nested(n_levels)}]
+    reply = protocol.parse("", "tool_calls", [call(a) for a in arguments])
+    assert isinstance(reply.actions[0], Malformed)
+    assert reply.actions[1] == Action("a", "c1")
+    assert all(json.loads(sent["function"]["arguments"]) for sent in reply.message["tool_calls"])
+
+
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "function", "name", "arguments", "code"]), inner, max_size=4), max_leaves=12)  # fmt: skip
 
 
-@given(st.text(max_size=20), st.none() | st.lists(JSON, max_size=3))
+TEXT = st.text(max_size=20) | st.integers(0, 3000).map(lambda n: "[" * n) | st.just("1" * 5000)
+
+
+@given(st.text(max_size=20), st.none() | st.lists(JSON | TEXT.map(call), max_size=3))
 def test_parsing_never_raises(text: str, calls: list[Any] | None) -> None:
     """Whatever a server sends; there is an answer for each call, and the message can be sent back."""
     reply = protocol.parse(text, None, calls)
