@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,7 @@ async def run_sweep(
 async def _run_cell(cell: Cell, console: Console, stop: _Stop, shared: Shared | None) -> CellResult:
     try:
         batch: Batch = prepare(cell.config)
-        watching = Watching(console, handles_signals=False, on_begun=stop.add)
+        watching = Watching(console, handles_signals=False, on_begun=partial(stop.add, cell))
         summary = await run_batch(batch, watching, shared)
     except (RunnerError, SandboxError, ValueError) as error:
         return CellResult(cell, None, str(error))
@@ -171,6 +172,8 @@ async def _run_cell(cell: Cell, console: Console, stop: _Stop, shared: Shared | 
         if not isinstance(cause, RunnerError | SandboxError):
             raise
         return CellResult(cell, None, str(cause))
+    finally:
+        stop.forget(cell)
     return CellResult(cell, replace(summary, signal_number=stop.number), None)
 
 
@@ -179,16 +182,19 @@ class _Stop:
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self._runs: list[Scheduler] = []
+        self._runs: dict[str, Scheduler] = {}
 
-    def add(self, run: Scheduler) -> None:
-        self._runs.append(run)
+    def add(self, cell: Cell, run: Scheduler) -> None:
+        self._runs[cell.name] = run
         if self.number is not None:
             run.drain(signal.Signals(self.number).name)
 
+    def forget(self, cell: Cell) -> None:
+        self._runs.pop(cell.name, None)
+
     def __call__(self, number: int) -> None:
         self.number = number
-        for run in self._runs:
+        for run in self._runs.values():
             run.drain(signal.Signals(number).name)
 
 

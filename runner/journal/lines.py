@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +25,29 @@ class AppendOnlyFile:
         self._lock = threading.Lock()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self._dirty = False
+        self._torn_at: int | None = None
+        """Where a line begins that was not written whole and could not be taken back."""
 
     def append(self, line: bytes) -> None:
         """Write one line whole, or raise JournalError and leave the file as it was."""
         with self._lock:
-            size = os.fstat(self._fd).st_size
             try:
+                self._take_back()
+                self._torn_at = os.fstat(self._fd).st_size
                 n_written = 0
                 while n_written < len(line):
                     n_written += os.write(self._fd, line[n_written:])
             except OSError as error:
-                os.ftruncate(self._fd, size)
+                with suppress(OSError):  # then the next line tries it, before it is written
+                    self._take_back()
                 raise write_error(self.path, error) from error
+            self._torn_at = None
             self._dirty = True
+
+    def _take_back(self) -> None:
+        if self._torn_at is not None:
+            os.ftruncate(self._fd, self._torn_at)
+            self._torn_at = None
 
     def sync(self) -> None:
         """Wait until all lines are on disk. Does nothing when they are."""

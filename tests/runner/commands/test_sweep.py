@@ -114,12 +114,15 @@ def test_one_bad_cell_does_not_keep_the_others(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.kernel
-async def test_signal_ends_all_cells(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", ["", "nop, "], ids=["in-the-first", "after-one-is-over"])
+async def test_signal_ends_all_cells(tmp_path: Path, first: str) -> None:
     """SIGTERM drains what runs, begins nothing more, and the exit code says so."""
-    async with StubServer(latency_s=2.0) as server:
-        text = MATRIX.replace("[oracle, nop]", f"['openai:{server.url}']").replace(
+    async with StubServer(latency_s=20.0) as server:
+        text = MATRIX.replace("[oracle, nop]", f"[{first}'openai:{server.url}']").replace(
             "limit: 2", "limit: 3\ngrace_s: 0.1"
         )
+        if first:
+            text = text.replace(", tool_call", "")
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "runner", "sweep", str(write(tmp_path, text)), "--run-dir", str(tmp_path / "out"),
             env=clean_environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
@@ -128,6 +131,12 @@ async def test_signal_ends_all_cells(tmp_path: Path) -> None:
             while len(server.requests) < 3:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.05)
             process.send_signal(signal.SIGTERM)
-            output, _ = await process.communicate()
+        try:
+            async with asyncio.timeout(10):
+                output, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
     assert process.returncode == 128 + signal.SIGTERM, output.decode()
-    assert len(list((tmp_path / "out").iterdir())) == 1, "the second cell was not begun"
+    n_begun = 2 if first else 1
+    assert len(list((tmp_path / "out").iterdir())) == n_begun, "no other cell was begun"

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runner.errors import JournalError
 from runner.journal import TRAJECTORIES
 from runner.journal.lines import AppendOnlyFile, repair_torn_line
 
@@ -89,3 +90,11 @@ def test_close_is_idempotent(tmp_path: Path) -> None:
     file.append(b"1\n")
     file.close()
     file.close()
+
+
+def test_closed_file_takes_no_line(tmp_path: Path) -> None:
+    """It raises what a caller expects of a file that cannot be written."""
+    file = AppendOnlyFile(tmp_path / "f")
+    file.close()
+    with pytest.raises(JournalError, match="cannot write"):
+        file.append(b"1\n")
