@@ -17,7 +17,7 @@ from bench_data.sample import Sample, SampleFile
 from scoring.judging import Context, judged, not_scored
 from scoring.pybench_checks import Profile, TaskChecks
 from scoring.score import Score, Scorer
-from scoring.trajectory import Artifact, Trajectory, artifacts_of, final_answer
+from scoring.trajectory import Artifact, Trajectory, artifacts_of, final_answer, require_fields
 
 VERSION = "1"
 NAME = "pybench"
@@ -80,10 +80,15 @@ def last_message(trajectory: Trajectory) -> str:
 
 
 def output_folders(trajectories: Iterable[Any], run_dir: Path) -> dict[int, dict[str, Artifact]]:
-    """Return the output files of each epoch in one folder: the later line's where two have one name."""
+    """Return the output files of each epoch in one folder: the later line's where two have one name.
+
+    Raises:
+        RunDirError: a trajectory lacks what scoring needs; names the line.
+    """
     folders: dict[int, dict[str, Artifact]] = {}
     seen = set()
-    for row in trajectories:
+    for number, line in enumerate(trajectories, start=1):
+        row = require_fields(line, number)
         attempt = (row["sample_id"], row["epoch"])
         if attempt not in seen:
             seen.add(attempt)
