@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 from bench_data.sample import Sample
@@ -13,6 +14,11 @@ from scoring.score import Score, ScoredAttempt, mean
 
 PASS, FAILED = "Pass", "Failed"
 """Upstream's words."""
+
+NOT_THE_MODELS = "not the model's to lose"
+
+Attempt = tuple[str, int]
+"""A task's index and an epoch."""
 
 Z_95 = 1.959964
 UPSTREAM_MAX_TURNS = 10
@@ -72,7 +78,8 @@ class ProfileReport:
     by_group: Mapping[str, Share]
     by_category1: Mapping[str, Share]
     apart: Mapping[str, Mapping[str, str]]
-    """Why a task is not, or not fairly, counted: reason by task. `upstream` counts them nevertheless."""
+    """Why a task, or one attempt of it, is not, or not fairly, counted: reason by name as in `results`.
+    `upstream` counts them nevertheless."""
 
     apart_passed: Mapping[str, Share]
     average_turns: Mapping[str, float | None]
@@ -84,20 +91,31 @@ class ProfileReport:
 
 
 def profile_report(
-    profile: Profile, attempts: Sequence[ScoredAttempt], tasks: Tasks, n_epochs: int
+    profile: Profile,
+    attempts: Sequence[ScoredAttempt],
+    tasks: Tasks,
+    n_epochs: int,
+    failures: Mapping[Attempt, str] = MappingProxyType({}),
 ) -> ProfileReport:
-    """Return the numbers of a run by one profile; every task counts in each of `n_epochs`."""
+    """Return the numbers of a run by one profile; every task counts in each of `n_epochs`.
+
+    Args:
+        profile: by whose rules.
+        attempts: what was scored by them.
+        tasks: all there are.
+        n_epochs: how often each was to be attempted.
+        failures: attempts that failed by our fault, and why; those that were scored since do not count.
+    """
     scores = {(attempt.score.sample_id, attempt.score.epoch): attempt.score for attempt in attempts}
-    apart = _apart(profile, scores.values(), tasks)
-    set_apart = set() if profile == "upstream" else {index for found in apart.values() for index in found}
-    wanted = [
-        (index, epoch) for epoch in range(1, n_epochs + 1) for index in tasks.checks if index not in set_apart
-    ]
+    of_tasks = _tasks_apart(profile, tasks)
+    lost = _not_the_models(scores, failures)
+    every = [(index, epoch) for epoch in range(1, n_epochs + 1) for index in tasks.checks]
+    wanted = every if profile == "upstream" else _fair(every, of_tasks, lost)
     passed = {key: key in scores and scores[key].passed is True for key in wanted}
     whole = _share(passed.values())
     return ProfileReport(
         profile=profile,
-        denominator=_denominator(profile, tasks, len(set_apart), n_epochs),
+        denominator=_denominator(profile, tasks, len(every) - len(wanted), n_epochs),
         passed=whole.passed,
         total=whole.total,
         pass_rate=whole.pass_rate,
@@ -105,40 +123,53 @@ def profile_report(
         results={_name(*key): PASS if is_passed else FAILED for key, is_passed in passed.items()},
         by_group=_by(tasks.group, passed),
         by_category1=_by(tasks.category1, passed),
-        apart=apart,
+        apart={**of_tasks, NOT_THE_MODELS: {_name(*key): reason for key, reason in lost.items()}},
         apart_passed={
-            title: _share(s.passed is True for (index, _), s in scores.items() if index in found)
-            for title, found in apart.items()
-        },
+            title: _share(score.passed is True for (index, _), score in scores.items() if index in found)
+            for title, found in of_tasks.items()
+        }
+        | {NOT_THE_MODELS: _share(False for _ in lost)},
         average_turns=_average_turns(attempts),
         reasons={
-            _name(*key): scores[key].reason if key in scores else "no trajectory"
+            _name(*key): scores[key].reason if key in scores else failures.get(key, "no trajectory")
             for key, is_passed in passed.items()
             if not is_passed
         },
     )
 
 
-def _apart(profile: Profile, scores: Iterable[Score], tasks: Tasks) -> dict[str, dict[str, str]]:
+def _tasks_apart(profile: Profile, tasks: Tasks) -> dict[str, dict[str, str]]:
     apart: dict[str, dict[str, str]] = {
         "missing inputs": dict(tasks.missing_inputs),
         "needs the internet": dict.fromkeys(sorted(tasks.needs_internet, key=int), "its data is online"),
-        "not the model's to lose": {
-            score.sample_id: score.reason
-            for score in scores
-            if score.passed is None and score.owner not in ("model", "sample")
-        },
     }
     if profile == "strict":
         apart["excluded"] = {index: t.excluded for index, t in tasks.checks.items() if t.excluded}
     return apart
 
 
+def _not_the_models(scores: Mapping[Attempt, Score], failures: Mapping[Attempt, str]) -> dict[Attempt, str]:
+    unscored = {
+        key: score.reason
+        for key, score in scores.items()
+        if score.passed is None and score.owner not in ("model", "sample")
+    }
+    return unscored | {key: reason for key, reason in failures.items() if key not in scores}
+
+
+def _fair(
+    every: Iterable[Attempt], of_tasks: Mapping[str, Mapping[str, str]], lost: Mapping[Attempt, str]
+) -> list[Attempt]:
+    set_apart = {index for found in of_tasks.values() for index in found}
+    return [key for key in every if key[0] not in set_apart and key not in lost]
+
+
 def _denominator(profile: Profile, tasks: Tasks, n_apart: int, n_epochs: int) -> str:
     times = f", {n_epochs} times" if n_epochs > 1 else ""
     if profile == "upstream":
         return f"all {len(tasks.checks)} tasks{times}, as in the paper: what has no result failed"
-    return f"{len(tasks.checks)} tasks less {n_apart} that are reported apart{times}"
+    attempts = " attempts" if n_epochs > 1 else ""
+    return f"{len(tasks.checks)} tasks{times} less {n_apart}{attempts} that are reported apart"
 
 
 def _name(index: str, epoch: int) -> str:

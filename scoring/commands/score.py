@@ -12,7 +12,7 @@ from typing import Any
 
 from bench_data.errors import BenchDataError
 from runner.errors import RunnerError
-from runner.journal import read_trajectories
+from runner.journal import read_failures, read_trajectories
 from sandbox_pool import PoolConfig, SandboxError, SandboxPool, UnsupportedHost
 from scoring import quickstart
 from scoring.commands.pybench import check_readers, load_tasks
@@ -21,7 +21,7 @@ from scoring.judging import Context
 from scoring.pipeline import Scored, default_n_workers, score_trajectories
 from scoring.pybench import PyBenchScorer, all_inputs, output_folders
 from scoring.pybench_checks import Profile
-from scoring.pybench_report import ProfileReport, as_json, differences, profile_report
+from scoring.pybench_report import Attempt, ProfileReport, as_json, differences, profile_report
 from scoring.report import print_report
 from scoring.score import Report, Score, Scorer, make_report
 from scoring.store import (
@@ -168,8 +168,9 @@ async def _pybench(run: Run, pool: SandboxPool) -> Result:
                 Context(run_dir=run.run_dir, pool=pool),
                 pool.config.max_sandboxes,
             )
+    failures = _failures(run.run_dir)
     reports: dict[Profile, ProfileReport] = {
-        profile: profile_report(profile, scored.attempts, tasks, run.epochs)
+        profile: profile_report(profile, scored.attempts, tasks, run.epochs, failures)
         for profile, scored in by_profile.items()
     }
     details = {
@@ -181,6 +182,18 @@ async def _pybench(run: Run, pool: SandboxPool) -> Result:
     strict = by_profile["strict"]
     categories = [sample.category for sample in tasks.samples.values()]
     return Result(strict, PyBenchScorer("strict", tasks.checks, inputs).scorer, scores, categories, details)
+
+
+def _failures(run_dir: Path) -> dict[Attempt, str]:
+    """Return why attempts failed by our fault, by task and epoch."""
+    failures = {}
+    for row in read_failures(run_dir):
+        index, _, epoch = str(row["attempt"]).rpartition("@")
+        if epoch.isdecimal():
+            failures[index, int(epoch)] = (
+                f"ended by {row['stop_reason']}: {row.get('error') or 'no error text'}"
+            )
+    return failures
 
 
 def _show(report: Report, run_dir: Path, json_target: str | None) -> None:
