@@ -1,7 +1,7 @@
 """Servers that speak OpenAI's chat completions: vLLM, llama.cpp, SGLang, Ray Serve, hosted ones.
 
 aiohttp and orjson, nothing between. A request is tried again, with jittered exponential back-off,
-after connection errors, time-outs, 408, 429 (no sooner than Retry-After says), 5xx and answers that
+after connection errors, time-outs, 408, 429, 5xx (no sooner than Retry-After says) and answers that
 are no completion; never after another 4xx. Of several servers, a trajectory sticks to one, and moves on
 when that one fails. Nobody holds a call slot while backing off.
 """
@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import orjson
@@ -35,6 +35,17 @@ OVERLOADED_STATUSES = frozenset({429, 503})
 FIRST_BACKOFF_S = 0.5
 CONNECT_TIMEOUT_S = 10.0
 PROBE_INTERVAL_S = 0.5
+
+
+class Failure(NamedTuple):
+    """Why a call gave no completion."""
+
+    reason: str
+    stays: bool = False
+    """Whether the next try goes to the same server: it is well, and says when to come back."""
+
+    wait_s: float = 0.0
+    """How long it asks us to wait."""
 
 
 class OpenAIClient:
@@ -139,31 +150,29 @@ class OpenAIClient:
             endpoint = self._endpoints[index]
             began_at = time.perf_counter()
             try:
-                completion, failure, wait_s = await self._call(index, body, request)
+                outcome = await self._call(index, body, request)
             finally:
                 endpoint.gate.release()
-            if completion is not None:
-                return completion
+            if isinstance(outcome, Completion):
+                return outcome
             n_failed += 1
             request.clock.excuse(time.perf_counter() - began_at)
             if n_failed > self._config.max_retries:
                 raise ModelUnavailable(
                     f"{endpoint.url}: no usable answer in {n_failed} tries (model.max_retries); "
-                    f"the last: {failure}"
+                    f"the last: {outcome.reason}"
                 )
-            logger.info("model call retried: n_failed=%d reason=%s", n_failed, failure)
-            if wait_s is None and not moved and self._router.move(request.attempt, away_from=index):
+            logger.info("model call retried: n_failed=%d reason=%s", n_failed, outcome.reason)
+            if not (outcome.stays or moved) and self._router.move(request.attempt, away_from=index):
                 moved = True  # once at once; after that it backs off wherever it is
                 continue
-            if wait_s is None:
-                wait_s = self._backoff_s(n_failed - 1)
-            elif wait_s > self._config.timeout_s:
+            if outcome.wait_s > self._config.timeout_s:
                 raise ModelUnavailable(
-                    f"{endpoint.url}: {failure}; it asks us to wait {wait_s:.0f} s, longer than the "
-                    f"{self._config.timeout_s:g} s of model.timeout_s: run the same command again later"
+                    f"{endpoint.url}: {outcome.reason}; it asks us to wait {outcome.wait_s:.0f} s, longer "
+                    f"than the {self._config.timeout_s:g} s of model.timeout_s: run the same command again later"
                 )
             with request.clock.waiting():
-                await asyncio.sleep(wait_s)
+                await asyncio.sleep(max(outcome.wait_s, self._backoff_s(n_failed - 1)))
 
     def body(self, request: ModelRequest) -> bytes:
         """Return the request as it is sent."""
@@ -222,10 +231,8 @@ class OpenAIClient:
                 return index
             gate.release()  # it was ejected meanwhile
 
-    async def _call(
-        self, index: int, body: bytes, request: ModelRequest
-    ) -> tuple[Completion | None, str, float | None]:
-        """Return the completion, or why there is none and how long the server asks us to wait.
+    async def _call(self, index: int, body: bytes, request: ModelRequest) -> Completion | Failure:
+        """Return the completion, or why there is none.
 
         Raises:
             ContextOverflow, ModelRefused: trying again cannot help.
@@ -237,22 +244,22 @@ class OpenAIClient:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             failure = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             self._on_failure(index, failure)
-            return None, failure, None
+            return Failure(failure)
         if answer.status == 200:
             try:
                 completion = read_completion(answer.body, request.conversation.messages)
             except BadAnswer as error:
                 self._on_failure(index, str(error))
-                return None, str(error), None
+                return Failure(str(error))
             now = loop_time()
             endpoint.on_success(now, now - began_at, completion.usage.completion_tokens)
             if self._router.on_success(index):
                 self._on_event("endpoint_returned", {"endpoint": endpoint.name})
-            return completion, "", None
-        return None, *self._on_refusal(index, answer)
+            return completion
+        return self._on_refusal(index, answer)
 
-    def _on_refusal(self, index: int, answer: Answer) -> tuple[str, float | None]:
-        """Return why there is no completion and how long to wait. Raises as `_call` does."""
+    def _on_refusal(self, index: int, answer: Answer) -> Failure:
+        """Return why there is no completion. Raises as `_call` does."""
         endpoint, status = self._endpoints[index], answer.status
         failure = refusal_text(status, answer.body)
         if is_context_overflow(status, answer.body):
@@ -264,9 +271,9 @@ class OpenAIClient:
         wait_s = retry_after_s(answer.headers, time.time())
         if status == 429:
             endpoint.n_failed_calls += 1
-            return failure, self._backoff_s(0) if wait_s is None else wait_s
-        self._on_failure(index, failure)
-        return failure, wait_s
+        else:
+            self._on_failure(index, failure)
+        return Failure(failure, stays=status == 429 or wait_s is not None, wait_s=wait_s or 0.0)
 
     def _on_failure(self, index: int, failure: str) -> None:
         endpoint = self._endpoints[index]

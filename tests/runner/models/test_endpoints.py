@@ -15,7 +15,7 @@ from runner.errors import ConfigError
 from runner.models import ModelRequest, OpenAIClient
 from runner.protocols import ToolCall
 from tests.runner.factories import sample
-from tests.stub_server import StubServer, completion
+from tests.stub_server import StubServer, completion, refusal
 
 ADMISSION = AdmissionConfig(poll_s=0.02)
 
@@ -73,6 +73,21 @@ async def test_dead_server_is_ejected_and_comes_back() -> None:
             assert back.requests
         await model.close()
     assert [e for e in events if e != "adapted"] == ["endpoint_ejected", "endpoint_returned"]
+
+
+async def test_full_server_is_waited_for() -> None:
+    """A 429 moves nobody: the server is well, and knows the conversation."""
+    answers = iter([lambda: refusal(429, "too many"), lambda: completion("ok")])
+
+    async def handler(body: dict[str, Any]) -> web.StreamResponse:
+        return next(answers)()
+
+    async with StubServer(handler) as a, StubServer() as b:
+        model = client(a, b)
+        await model.start()
+        assert (await model.complete(request())).text == "ok"
+        await model.close()
+    assert (len(a.requests), len(b.requests)) == (2, 0)
 
 
 async def test_no_slot_is_lost_to_cancellation_or_held_while_backing_off() -> None:
