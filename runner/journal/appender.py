@@ -7,7 +7,6 @@ import threading
 from queue import SimpleQueue
 from typing import NamedTuple
 
-from runner.errors import JournalError
 from runner.journal.lines import AppendOnlyFile
 
 
@@ -27,7 +26,7 @@ class Appender:
         self._thread.start()
 
     def append(self, file: AppendOnlyFile, line: bytes) -> asyncio.Future[None]:
-        """Return a future that is done when the line is written whole, or holds the JournalError."""
+        """Return a future that is done when the line is written whole, or holds the error."""
         loop = asyncio.get_running_loop()
         written = loop.create_future()
         self._queue.put(_Line(file, line, loop, written))
@@ -51,20 +50,23 @@ class Appender:
 
 
 def _write(lines: list[_Line]) -> None:
-    """Write the lines of one file at once; when that fails, one by one, as many as there is space for."""
-    errors: list[JournalError | None] = [None] * len(lines)
+    """Write the lines of one file at once; when that fails, one by one, as many as there is space for.
+
+    Any error is for those who wait for the lines: the thread writes for others too.
+    """
+    errors: list[Exception | None] = [None] * len(lines)
     try:
         lines[0].file.append(b"".join(item.line for item in lines))
-    except JournalError:
+    except Exception:  # noqa: BLE001 - each line has its own below
         for number, item in enumerate(lines):
             try:
                 item.file.append(item.line)
-            except JournalError as error:
+            except Exception as error:  # noqa: BLE001 - who waits for the line raises it
                 errors[number] = error
     lines[0].loop.call_soon_threadsafe(_resolve, lines, errors)
 
 
-def _resolve(lines: list[_Line], errors: list[JournalError | None]) -> None:
+def _resolve(lines: list[_Line], errors: list[Exception | None]) -> None:
     for item, error in zip(lines, errors, strict=True):
         if item.written.done():
             continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 import textwrap
@@ -98,3 +100,28 @@ def test_closed_file_takes_no_line(tmp_path: Path) -> None:
     file.close()
     with pytest.raises(JournalError, match="cannot write"):
         file.append(b"1\n")
+
+
+def test_half_a_line_that_cannot_be_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes before the next line is written, and until then nothing is."""
+    file = AppendOnlyFile(tmp_path / "f")
+    file.append(b"1\n")
+    write = os.write
+
+    def half(fd: int, data: bytes) -> int:
+        if len(data) < 4:
+            raise OSError(errno.EIO, "Input/output error")
+        return write(fd, data[:4])
+
+    def refuse(fd: int, size: int) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.write", half)
+        patch.setattr("os.ftruncate", refuse)
+        for line, reason in ((b"22222\n", "Input/output error"), (b"3\n", "Read-only file system")):
+            with pytest.raises(JournalError, match=reason):
+                file.append(line)
+    file.append(b"4\n")
+    file.close()
+    assert (tmp_path / "f").read_bytes() == b"1\n4\n"
