@@ -55,7 +55,7 @@ class PyBenchScorer:
             reason = f"left out: {task.excluded}" if task else "PyBench has no such task"
             return not_scored(trajectory, reason, "sample", self.scorer)
         is_upstream = self.profile == "upstream"
-        answer = last_message(trajectory) if is_upstream else final_answer(trajectory)
+        answer = last_message(sample, trajectory) if is_upstream else final_answer(trajectory)
         artifacts = self._artifacts(trajectory, context.run_dir)
         return await judged(
             check, answer, artifacts, sample, trajectory, context.pool, self.scorer, self.inputs
@@ -72,10 +72,11 @@ def all_inputs(samples: Iterable[Sample]) -> tuple[SampleFile, ...]:
     return tuple({file.path: file for sample in samples for file in sample.files}.values())
 
 
-def last_message(trajectory: Trajectory) -> str:
+def last_message(sample: Sample, trajectory: Trajectory) -> str:
     """Return the text of the last message, whoever wrote it."""
     messages = trajectory.get("messages") or [{"content": NO_MESSAGE}]
-    last = messages[-1]
+    # Where no model has replied it is the task's own, without the file names that ours may be merged with.
+    last = sample.messages[-1] if len(messages) > 1 and not trajectory["turns"] else messages[-1]
     return str(last.get("content") or "") if isinstance(last, Mapping) else ""
 
 
