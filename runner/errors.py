@@ -6,6 +6,9 @@ RunnerError
 ├── JournalError               a file of the run directory cannot be read or written
 │   ├── DiskFull               there is no space left for it
 │   └── RunDirInUse            another runner holds the run directory
+├── EngineError                an engine that we host
+│   ├── EngineStartError       it did not come up; holds the end of its log
+│   └── AllEnginesLost         none is left, and none will be started again
 └── ModelError                 the model server did not give a completion
     ├── ContextOverflow        the conversation no longer fits the model's window
     ├── ModelRefused           the server refused the request for good (4xx)
@@ -45,6 +48,18 @@ class DiskFull(JournalError):  # noqa: N818 - named for the state, as in anyio
 
 class RunDirInUse(JournalError):  # noqa: N818 - named for the state, as in anyio
     """Another runner holds the run directory."""
+
+
+class EngineError(RunnerError):
+    """An engine that we host is not there, or cannot be."""
+
+
+class EngineStartError(EngineError):
+    """An engine did not come up. The message says why, as far as the log does, and ends with that log."""
+
+
+class AllEnginesLost(EngineError):  # noqa: N818 - named for the state, as in anyio
+    """No engine is left, and none will be started again; the message ends with the last one's log."""
 
 
 class ModelError(RunnerError):
