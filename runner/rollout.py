@@ -146,8 +146,9 @@ class Rollout:
     async def _run_within_wall_time(self) -> None:
         """Run the turns; only a wait of ours can last beyond the wall time that cells and calls respect."""
         wall_s = self._budget.remaining_wall_s
+        deadline = asyncio.timeout(wall_s if wall_s < float("inf") else None)
         try:
-            async with asyncio.timeout(wall_s if wall_s < float("inf") else None) as deadline:
+            async with deadline:
                 await self._run_turns()
         except TimeoutError:
             if not deadline.expired():
@@ -166,8 +167,9 @@ class Rollout:
 
     async def _run_turn(self) -> bool:
         """Ask, and act on the reply. Return whether another turn follows."""
+        deadline = asyncio.timeout(self._budget.remaining_s)
         try:
-            async with asyncio.timeout(self._budget.remaining_s) as deadline:
+            async with deadline:
                 turn, completion = await self._ask(deadline)
         except TimeoutError:
             if not deadline.expired():

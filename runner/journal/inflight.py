@@ -15,7 +15,7 @@ from typing import Any
 
 from runner.encoding import encode_line
 from runner.errors import JournalError, write_error
-from runner.journal.lines import read_lines
+from runner.journal.lines import read_lines, repair_torn_line
 from runner.records import SCHEMA_VERSION
 
 INFLIGHT = "inflight"
@@ -41,7 +41,7 @@ class TurnLog:
         self._is_begun = False
 
     def continued(self) -> None:
-        """Go on behind the turns that the file holds, instead of replacing them."""
+        """Go on behind the turns that `read` gave, instead of replacing them."""
         self._is_begun = True
 
     def restart(self) -> None:
@@ -57,17 +57,24 @@ class TurnLog:
         try:
             fd = os.open(self._path, flags, 0o644)
             try:
+                size = os.fstat(fd).st_size
                 n_written = os.write(fd, line)
+                if n_written < len(line):
+                    os.ftruncate(fd, size)
             finally:
                 os.close(fd)
         except OSError as error:
             raise write_error(self._path, error) from error
-        if n_written < len(line):  # a full disk; the torn line is left out when it is read
+        if n_written < len(line):
             raise JournalError(f"cannot write {self._path}: the disk is full")
         self._is_begun = True
 
     def read(self) -> Unfinished | None:
-        """Return what the file holds; None without a whole turn. Raises JournalError. Blocks."""
+        """Cut a turn that is torn, so that others can follow, and return what the file holds. Blocks.
+
+        None without a whole turn. Raises JournalError.
+        """
+        repair_torn_line(self._path)
         return read_unfinished(self._path)
 
     def remove(self) -> None:

@@ -92,6 +92,9 @@ def repair_torn_line(path: Path) -> int:
     """Cut a last line that was not written whole. Return how many bytes were cut. Blocks.
 
     A last line that ends without a newline, or (after a power cut) holds NUL bytes, is torn.
+
+    Raises:
+        JournalError: the file cannot be read or written.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -106,6 +109,8 @@ def repair_torn_line(path: Path) -> int:
             os.ftruncate(fd, keep)
             os.fsync(fd)
         return size - keep
+    except OSError as error:
+        raise write_error(path, error) from error
     finally:
         os.close(fd)
 

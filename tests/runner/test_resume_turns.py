@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench_data import Samples
-from runner.errors import ModelUnavailable
+from runner.errors import JournalError, ModelUnavailable
 from runner.journal import Journal, read_events, read_failures, read_inflight, read_trajectories
 from runner.models import Completion, ModelRequest
 from runner.plan import attempts
@@ -185,6 +186,35 @@ async def test_torn_and_foreign_logs_begin_again(tmp_path: Path) -> None:
     await run(tmp_path, model, pool())
     assert model.asked == [0, 1, 2, 3]
     assert names(tmp_path)[-1] == "attempt_restarted"
+
+
+async def test_torn_turn_is_cut_before_another_is_written(tmp_path: Path) -> None:
+    """What goes on behind a torn turn can be gone on with again."""
+    await run(tmp_path, Model(2), pool(), max_tries=1)
+    (path,) = (tmp_path / "inflight").iterdir()
+    path.write_bytes(path.read_bytes() + b'{"turn":{"completion":"cel')
+    await run(tmp_path, Model(3), pool(), max_tries=1)
+    (unfinished,) = read_inflight(tmp_path)
+    assert len(unfinished.turns) == 3
+
+    model = Model()
+    await run(tmp_path, model, pool())
+    assert (model.asked, names(tmp_path)) == ([3], ["attempt_resumed"] * 2)
+
+
+async def test_short_write_of_a_turn_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fills up in the middle of a turn leaves the turns before it as they were."""
+    with Journal(tmp_path) as journal:
+        log = journal.turn_log("s@1", {})
+        log.append(b'{"turn":1,"messages":[]}\n')
+        write = os.write
+        with monkeypatch.context() as patch:
+            patch.setattr("os.write", lambda fd, data: write(fd, data[:9]))
+            with pytest.raises(JournalError, match="the disk is full"):
+                log.append(b'{"turn":2,"messages":[]}\n')
+        log.append(b'{"turn":3,"messages":[]}\n')
+    (unfinished,) = read_inflight(tmp_path)
+    assert [row["turn"] for row in unfinished.turns] == [1, 3]
 
 
 async def test_working_time_goes_on(tmp_path: Path) -> None:
