@@ -168,8 +168,9 @@ class OpenAIClient:
                 continue
             if outcome.wait_s > self._config.timeout_s:
                 raise ModelUnavailable(
-                    f"{endpoint.url}: {outcome.reason}; it asks us to wait {outcome.wait_s:.0f} s, longer "
-                    f"than the {self._config.timeout_s:g} s of model.timeout_s: run the same command again later"
+                    f"{endpoint.url}: {outcome.reason}; it asks us to wait {outcome.wait_s:.0f} s, "
+                    f"longer than the {self._config.timeout_s:g} s of model.timeout_s: run the same command "
+                    "again later"
                 )
             with request.clock.waiting():
                 await asyncio.sleep(max(outcome.wait_s, self._backoff_s(n_failed - 1)))

@@ -25,11 +25,14 @@ OVERFLOW_SIGNS = (
 OVERFLOW_PARAMS = ("input_tokens", "input_text")
 """`error.param` of vLLM's 400 when the prompt does not fit."""
 
+BROKEN_OFF = frozenset({"abort", "error"})
+"""What vLLM and SGLang give as `finish_reason` when they, not the model, ended a reply."""
+
 CHARS_PER_TOKEN = 4
 
 
 class BadAnswer(ValueError):  # noqa: N818 - an answer, not an exception of ours
-    """An HTTP 200 whose body is no completion."""
+    """An HTTP 200 whose body is no completion, or not the whole of one."""
 
 
 def read_completion(body: bytes, messages: Sequence[dict[str, Any]]) -> Completion:
@@ -46,12 +49,15 @@ def read_completion(body: bytes, messages: Sequence[dict[str, Any]]) -> Completi
     text = message.get("content")
     if not isinstance(text, str | None):
         raise BadAnswer(f"HTTP 200 whose message.content is a {type(text).__name__}: {excerpt(body)}")
+    finish_reason = _text_or_none(choice.get("finish_reason"))
+    if finish_reason in BROKEN_OFF:
+        raise BadAnswer(f"HTTP 200 with finish_reason {finish_reason!r} behind {(text or '')[:200]!r}")
     tool_calls = message.get("tool_calls") or None
     if tool_calls is not None and not _are_objects(tool_calls):
         raise BadAnswer(f"HTTP 200 whose message.tool_calls is no list of objects: {excerpt(body)}")
     return Completion(
         text=text or "",
-        finish_reason=_text_or_none(choice.get("finish_reason")),
+        finish_reason=finish_reason,
         reasoning=_text_or_none(message.get("reasoning_content") or message.get("reasoning")),
         tool_calls=tool_calls,
         logprobs=choice.get("logprobs"),

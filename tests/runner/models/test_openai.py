@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from email.utils import formatdate
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -158,6 +159,8 @@ async def test_page_in_the_place_of_the_models() -> None:
         pytest.param(lambda: web.json_response([1]), id="a-list"),
         pytest.param(lambda: web.Response(text="[" * 20_000), id="nested-deeply"),
         pytest.param(lambda: web.Response(), id="empty"),
+        pytest.param(lambda: completion("I will now", "abort"), id="aborted"),
+        pytest.param(lambda: completion("", "error"), id="error"),
         pytest.param(lambda: refusal(500, "boom"), id="500"),
         pytest.param(lambda: refusal(503, "busy"), id="503"),
         pytest.param(lambda: refusal(408, "slow"), id="408"),
@@ -177,6 +180,7 @@ async def test_retried_and_then_fine(response: Callable[[], web.StreamResponse])
         pytest.param(lambda: web.Response(text="<html>x</html>"), "not JSON.*<html>x</html>", id="html"),
         pytest.param(lambda: web.json_response({"choices": []}), r"without choices\[0\].message", id="no-choices"),
         pytest.param(lambda: refusal(500, "boom"), "HTTP 500: boom", id="500"),
+        pytest.param(lambda: completion("I will", "abort"), "finish_reason 'abort'.*'I will'", id="aborted"),
     ],
 )  # fmt: skip
 async def test_retried_in_vain(response: Callable[[], web.StreamResponse], said: str) -> None:
@@ -329,6 +333,26 @@ async def test_retry_after_is_waited_for() -> None:
         await ask(server)
 
     assert time.perf_counter() - began_at >= 0.3
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("headers", [None, {"Retry-After": "0"}, {"Retry-After": "0.01"}])
+async def test_waits_grow(
+    status: int, headers: dict[str, str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server with too many calls gets more time after each, however soon it asks us to come back."""
+    monkeypatch.setattr("runner.models.openai.FIRST_BACKOFF_S", 0.02)
+    asked_at: list[float] = []
+
+    async def handler(body: dict[str, Any]) -> web.StreamResponse:
+        asked_at.append(time.perf_counter())
+        return refusal(status, "later", headers)
+
+    async with StubServer(handler) as server:
+        with pytest.raises(ModelUnavailable):
+            await ask(server, max_retries=4, max_backoff_s=60)
+    gaps = [after - before for before, after in pairwise(asked_at)]
+    assert all(gap >= 0.01 * 2**n for n, gap in enumerate(gaps)), gaps
 
 
 @pytest.mark.parametrize("value", ["inf", "1e300", "3600"])
