@@ -97,14 +97,13 @@ class Journal:
     async def append(self, attempt: str, line: bytes) -> bool:
         """Append a finished attempt; its artifacts must be on disk already. Return whether it is written.
 
-        The write is not cut short by cancellation. On a full disk the line is held and `trouble` set.
+        It is tried whatever `trouble` there was: that of one attempt need not be another's. The write is
+        not cut short by cancellation. On a full disk the line is held and `trouble` set.
 
         Raises:
-            JournalError: the line is not written and not held, or an earlier one could not be synced.
+            JournalError: the line is not written and not held.
         """
         assert attempt not in self.done, f"{attempt} has a line already"
-        if self.trouble is not None and not isinstance(self.trouble, DiskFull):
-            raise self.trouble
         try:
             await _finish(self._appender.append(self._trajectories, line))
         except DiskFull as error:

@@ -251,6 +251,37 @@ async def test_journal_error_ends_the_run(tmp_path: Path) -> None:
         await run()
 
 
+async def test_journal_error_of_one_attempt_costs_no_other(tmp_path: Path) -> None:
+    """What ends within the grace period has its line, where its line can be written."""
+
+    class OnceBroken(Journal):
+        async def append(self, attempt: str, line: bytes) -> bool:
+            if attempt == "s0@1":
+                raise JournalError("cannot write: Too many open files")
+            return await super().append(attempt, line)
+
+    async def reply(request: ModelRequest) -> str:
+        if request.sample.id != "s0":
+            await until_drained.wait()
+        return "done"
+
+    until_drained = asyncio.Event()
+    journal = OnceBroken(tmp_path)
+
+    async def run() -> None:
+        with journal:
+            runner = scheduler(journal, FunctionModel(reply), 4, grace_s=30)
+            running = asyncio.ensure_future(runner.run(plan(4)))
+            while runner.statistics().draining is None:  # noqa: ASYNC110 - draining has no event
+                await asyncio.sleep(0.01)
+            until_drained.set()
+            await running
+
+    with pytest.raises(JournalError, match="Too many open files"):
+        await run()
+    assert {row["attempt"] for row in read_trajectories(tmp_path)} == {"s1@1", "s2@1", "s3@1"}
+
+
 def test_seed_depends_on_run_seed_and_attempt() -> None:
     """The same attempt of the same run seed has the same seed, any other another."""
     assert attempt_seed(1, "a@1") == attempt_seed(1, "a@1")
