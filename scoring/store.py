@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -84,7 +84,16 @@ def open_run(run_dir: Path) -> Run:
         trusted_code=stored.get("trusted_code") is True,
         max_failed_share=_share(config.get("max_failed_share")),
         epochs=n if isinstance(n := config.get("epochs"), int) else 1,
+        prompt=_prompt(stored.get("settings") or {}),
     )
+
+
+def _prompt(settings: Mapping[str, Any]) -> str | None:
+    source, sha256 = settings.get("prompt.source"), str(settings.get("prompt.sha256") or "")
+    if source is None:
+        return None
+    whose = {"own": "our own", "config": "the config's own"}.get(source, f"that of {source}")
+    return f"{whose} (sha256 {sha256[:12]})"
 
 
 def _share(value: Any) -> float:
