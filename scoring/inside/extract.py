@@ -47,6 +47,23 @@ READERS = {  # kind: (module, function, largest file)
     "wav_levels": ("sounds", "read_wav_levels", MAX_FILE_BYTES),
     "mp3s": ("sounds", "read_mp3s", MAX_FILE_BYTES),
     "pickle": ("pickles", "read_pickle", MAX_FILE_BYTES),
+    "rows": ("rows", "read_rows", MAX_FILE_BYTES),
+    "dates": ("rows", "read_dates", MAX_FILE_BYTES),
+    "json_lines": ("rows", "read_json_lines", MAX_FILE_BYTES),
+    "drawn": ("likeness", "read_drawn", MAX_FILE_BYTES),
+    "transformed": ("likeness", "read_transformed", MAX_FILE_BYTES),
+    "adjusted": ("likeness", "read_adjusted", MAX_FILE_BYTES),
+    "crop": ("placing", "read_crop", MAX_FILE_BYTES),
+    "holds": ("placing", "read_holds", MAX_FILE_BYTES),
+    "blend": ("placing", "read_blend", MAX_FILE_BYTES),
+    "palette": ("regions", "read_palette", MAX_FILE_BYTES),
+    "edges": ("regions", "read_edges", MAX_FILE_BYTES),
+    "foreground": ("regions", "read_foreground", MAX_FILE_BYTES),
+    "qr": ("regions", "read_qr", MAX_FILE_BYTES),
+    "document": ("productions", "read_document", MAX_FILE_BYTES),
+    "film": ("productions", "read_film", MAX_FILE_BYTES),
+    "sound": ("productions", "read_sound", MAX_FILE_BYTES),
+    "model": ("productions", "read_model", MAX_FILE_BYTES),
 }
 
 

@@ -13,6 +13,9 @@ import tables  # type: ignore[import-not-found] # our neighbour, in the sandbox
 
 MAX_COLUMNS = 5_000
 MAX_CELLS = 20_000_000
+MAX_COMMAS = 100_000
+"""In a line, those in quotes included: far more than MAX_COLUMNS."""
+
 DEFAULT_FENCE = 1.5
 
 
@@ -22,14 +25,23 @@ def load(path: Path) -> Any:
 
     if path.suffix.lower() in (".xlsx", ".xls", ".xlsm"):
         tables.refuse_zip_bomb(path)
-        frame = pd.read_excel(path)
+        # Said, for what the file looks like inside could ask for a package that is not there.
+        frame = pd.read_excel(path, engine="openpyxl")
     else:
+        _refuse_wide(path)
         frame = pd.read_csv(path, low_memory=False)
     if frame.shape[1] > MAX_COLUMNS or frame.size > MAX_CELLS:
         raise ValueError(
             f"{frame.shape[0]:,} rows of {frame.shape[1]:,} columns are more than the scorer reads"
         )
     return frame
+
+
+def _refuse_wide(path: Path) -> None:
+    """Raise ValueError when a row is so wide that pandas would work at it for minutes."""
+    with path.open(encoding="latin-1") as lines:
+        if any(line.count(",") > MAX_COMMAS for line in lines):
+            raise ValueError(f"a line with more than {MAX_COMMAS:,} commas is wider than the scorer reads")
 
 
 def read_frame(path: Path, request: dict[str, Any], root: Path) -> dict[str, Any]:

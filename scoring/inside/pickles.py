@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 MAX_NAMES = 2_000
+MAX_TEXTS = 100_000
 UNTOLD = "a name that only running it would tell"
 
 IMPORTABLE = frozenset({
@@ -31,7 +32,21 @@ def read_pickle(path: Path, request: dict[str, Any], root: Path) -> dict[str, An
     }
 
 
-def _names(path: Path) -> Iterator[str]:
+def walk(path: Path) -> tuple[list[str], list[str], str | None]:
+    """Return the names that are imported, the texts that are pushed, and what ended the walk too early."""
+    names: list[str] = []
+    texts: list[str] = []
+    problem = None
+    try:
+        for name in _names(path, texts):
+            if len(names) < MAX_NAMES and name not in names:
+                names.append(name)
+    except Exception as error:  # noqa: BLE001 - what is no opcode can make the walk raise anything
+        problem = f"{type(error).__name__}: {error}"
+    return names, texts, problem
+
+
+def _names(path: Path, texts: list[str] | None = None) -> Iterator[str]:
     """Yield each name that an opcode imports. Raises ValueError where the pickle is not whole.
 
     The text operands of the last two pushes are those of a STACK_GLOBAL; with a memo in between they may
@@ -57,6 +72,8 @@ def _names(path: Path) -> Iterator[str]:
                 pushed.append(memo.get(int(argument)))
             elif opcode.name not in ("PROTO", "FRAME", "MARK", "STOP"):
                 pushed.append(argument if isinstance(argument, str) else None)
+                if texts is not None and isinstance(argument, str) and len(texts) < MAX_TEXTS:
+                    texts.append(argument)
 
 
 def _opcodes(stream: BinaryIO) -> Iterator[tuple[Any, Any, Any]]:
