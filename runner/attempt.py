@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 RETRIED = frozenset({StopReason.SANDBOX_ERROR, StopReason.ENGINE_ERROR})
 FIRST_RETRY_S = 0.5
 
+MAX_BROKEN_RESUMES = 2
+"""After so many sandboxes that broke on its recorded actions an attempt begins again."""
+
 OnFinished = Callable[[Trajectory], Awaitable[None]]
 
 
@@ -63,6 +66,7 @@ class AttemptRunner:
         path, prefix = self._journal.artifacts_dir(attempt.sample.id, attempt.epoch)
         folder = ArtifactsFolder(path, prefix)
         recorded = await self._recorded(attempt, turn_log, is_first=True)
+        n_broken = 0
         while True:
             outcome = await self._try(history, turn_log, folder, recorded)
             if outcome.owner in (Owner.MODEL, Owner.SAMPLE):
@@ -78,7 +82,13 @@ class AttemptRunner:
             except asyncio.CancelledError:
                 await self._note_cancelled(history, outcome)
                 raise
-            recorded = [] if outcome.broke_resuming else await self._recorded(attempt, turn_log)
+            if not outcome.broke_resuming:
+                recorded = await self._recorded(attempt, turn_log)
+                continue
+            n_broken += 1
+            if n_broken >= MAX_BROKEN_RESUMES:
+                self._note_restarted(attempt, f"{n_broken} sandboxes broke while its actions were executed")
+                recorded = []
 
     async def _try(
         self,

@@ -139,22 +139,31 @@ async def test_what_is_not_gone_on_from(tmp_path: Path, resume: dict[str, Any], 
     assert reason in event["reason"]
 
 
-async def test_sandbox_that_breaks_on_executing_again(tmp_path: Path) -> None:
-    """What breaks the sandbox is not executed for ever: the next try begins anew."""
+@pytest.mark.parametrize(
+    ("n_broken", "asked", "events"),
+    [
+        (1, [0, 1, 2, 2, 3], ["attempt_resumed"]),
+        (2, [0, 1, 2, 0, 1, 2, 3], ["attempt_restarted"]),
+    ],
+)
+async def test_sandbox_that_breaks_on_executing_again(
+    tmp_path: Path, n_broken: int, asked: list[int], events: list[str]
+) -> None:
+    """Once may be any sandbox's bad luck; what breaks a second one too is not executed for ever."""
 
     def script(number: int) -> Any:
         async def cell(code: str) -> Observation:
-            if number == 1:
+            if 1 <= number <= n_broken:
                 raise SandboxError("broken")
             return Observation(Status.OK)
 
         return cell
 
     model = Model(2)
-    await run(tmp_path, model, FakePool(script), max_tries=3)
+    await run(tmp_path, model, FakePool(script), max_tries=4)
     (row,) = read_trajectories(tmp_path)
-    assert model.asked == [0, 1, 2, 0, 1, 2, 3]
-    assert [one["owner"] for one in row["tries"]] == ["engine", "sandbox"]
+    assert (model.asked, names(tmp_path)) == (asked, events)
+    assert [one["owner"] for one in row["tries"]] == ["engine", *["sandbox"] * n_broken]
 
 
 async def test_pictures_of_recorded_turns_stay(tmp_path: Path) -> None:
