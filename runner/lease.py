@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -137,16 +138,17 @@ class Lease:
         except OSError as error:
             raise SandboxError(f"no folder {OUTPUT_FOLDER} can be made: {error}") from error
         for file in self._sample.files:
-            await self._put_input(sandbox, file)
+            try:
+                await self._put_input(sandbox, file)
+            except OSError as error:
+                what = f"input {file.path} of {self._sample.id} cannot be copied"
+                raise SandboxError(f"{what}: {error}") from error
         return sandbox
 
     async def _put_input(self, sandbox: Sandbox, file: SampleFile) -> None:
         content = file.content
-        try:
-            data = content if isinstance(content, Path) else await asyncio.to_thread(content)
-            await sandbox.put(file.path, data)
-        except OSError as error:
-            raise SandboxError(f"input {file.path} of {self._sample.id} cannot be copied: {error}") from error
+        data = content if isinstance(content, Path) else await asyncio.to_thread(content)
+        await sandbox.put(file.path, data)
 
     async def _replace_kernel(self, dead: Sandbox) -> None:
         """Go on after a kernel died: a fresh sandbox, with the files that the dead one left."""
@@ -169,17 +171,30 @@ class Lease:
     async def _carry(self, sandbox: Sandbox, kept: list[str], folder: Path) -> None:
         """Fill a sandbox as the one before was, whatever the code had put where something else was.
 
-        A file may be where an input's folder was, or where the setup cell or the workspace is again.
+        A file may be where an input's folder was, or where the setup cell or the workspace is again; and
+        the disk may be full without the inputs that the code has removed.
         """
         for path in kept:
-            with suppress(SandboxPathError):
+            with _what_can_be():
                 await sandbox.put(path, folder / path)
-        with suppress(SandboxPathError):
+        with _what_can_be():
             await sandbox.make_folder(OUTPUT_FOLDER)
         for file in self._sample.files:
             if file.path not in kept:
-                with suppress(SandboxPathError):
+                with _what_can_be():
                     await self._put_input(sandbox, file)
+
+
+@contextmanager
+def _what_can_be() -> Iterator[None]:
+    """Leave out what something is in the way of, or what there is no space for: the code's doing, both."""
+    try:
+        yield
+    except SandboxPathError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
 
 
 def _artifact_record(prefix: str, file: CollectedFile) -> ArtifactRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -324,6 +325,39 @@ async def test_dead_kernel_may_have_left_files_in_the_way(tmp_path: Path) -> Non
     assert (outcome.stop_reason, outcome.owner) == (StopReason.ANSWER, Owner.MODEL)
     assert pool.sandboxes[1].files == {"data/a.csv/x": b"deep", "output": b"no folder", "data/b.csv": b"2"}
     assert not list(tmp_path.rglob(".carried"))
+
+
+class Small(FakeSandbox):
+    """Holds 10 bytes of files."""
+
+    async def put(self, path: str, data: bytes | Path) -> None:
+        n_bytes = len(data) if isinstance(data, bytes) else data.stat().st_size
+        if sum(map(len, self.files.values())) + n_bytes > 10:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        await super().put(path, data)
+
+
+async def test_dead_kernel_may_have_left_more_than_fits(tmp_path: Path) -> None:
+    """A disk that the code has filled in the place of an input is no fault of ours; the rest is carried."""
+
+    def die(_: str) -> Observation:
+        del pool.sandboxes[0].files["data/a.csv"]
+        pool.sandboxes[0].files["filler"] = b"12345678"
+        return DEAD
+
+    class SmallPool(FakePool):
+        @asynccontextmanager
+        async def acquire(self, spec: SandboxSpec = DEFAULT_SPEC) -> AsyncIterator[FakeSandbox]:
+            sandbox = Small([OK] if self.sandboxes else die)
+            self.sandboxes.append(sandbox)
+            yield sandbox
+
+    pool = SmallPool()
+    files = (SampleFile("data/a.csv", lambda: b"12345"),)
+    outcome, _, _ = await run(tmp_path, CELL, CELL, "done", pool=pool, asked=sample("s", files=files))
+
+    assert (outcome.stop_reason, outcome.error) == (StopReason.ANSWER, None)
+    assert pool.sandboxes[1].files == {"filler": b"12345678"}
 
 
 async def test_every_kernel_is_made_as_the_sample_asks(tmp_path: Path) -> None:
