@@ -25,6 +25,8 @@ def on_white(picture: Any) -> Any:
     """Return a picture as RGB on white."""
     from PIL import Image
 
+    if "A" not in picture.getbands() and "transparency" not in picture.info:
+        return picture.convert("RGB")
     rgba = picture.convert("RGBA")
     white = Image.new("RGBA", rgba.size, "white")
     white.alpha_composite(rgba)
