@@ -66,14 +66,15 @@ class AttemptRunner:
         path, prefix = self._journal.artifacts_dir(attempt.sample.id, attempt.epoch)
         folder = ArtifactsFolder(path, prefix)
         recorded = await self._recorded(attempt, turn_log, is_first=True)
-        n_broken = 0
+        n_counted = n_broken = 0
         while True:
             outcome = await self._try(history, turn_log, folder, recorded)
             if outcome.owner in (Owner.MODEL, Owner.SAMPLE):
                 await self._finish(history, outcome, turn_log)
                 return
             is_counted = self._note_failed_try(history, outcome)
-            if not self._is_worth_another(outcome, len(history.tries), is_counted=is_counted):
+            n_counted += is_counted
+            if not self._is_worth_another(outcome, n_counted):
                 await self._recorder.failed(history, outcome)
                 self._meter.n_failed += 1
                 return
@@ -203,10 +204,10 @@ class AttemptRunner:
         self._turnstile.on_try(failure_reason(outcome))
         return is_counted
 
-    def _is_worth_another(self, outcome: Outcome, n_tries: int, *, is_counted: bool) -> bool:
+    def _is_worth_another(self, outcome: Outcome, n_counted: int) -> bool:
         """Whether an attempt that failed by our fault is tried again."""
         can_help = outcome.stop_reason in RETRIED and not outcome.would_repeat
-        return can_help and (not is_counted or n_tries < self._settings.limits.max_tries)
+        return can_help and n_counted < self._settings.limits.max_tries
 
     async def _note_cancelled(self, history: AttemptHistory, outcome: Outcome) -> None:
         outcome.stop(StopReason.CANCELLED)
