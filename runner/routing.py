@@ -2,7 +2,8 @@
 
 A trajectory sticks to one endpoint, whose prefix cache knows it. New ones go to the least loaded. An
 endpoint that fails several calls in a row is ejected; its trajectories move to the others, and it is
-probed, less and less often, until it answers.
+probed, less and less often. One that answers probes is on trial: it gets one trajectory, and is back when
+that has its completion, for a server may list its models and answer no call.
 """
 
 from __future__ import annotations
@@ -26,6 +27,15 @@ class _Endpoint:
     ejected_at: float | None = None
     next_probe_at: float = 0.0
     probe_s: float = FIRST_PROBE_S
+    is_on_trial: bool = False
+    """Ejected, but it answers probes."""
+
+    tried_by: str | None = None
+    """The one attempt that may call it while it is on trial."""
+
+    def takes(self, attempt: str) -> bool:
+        """Whether an attempt may call it while others are there to be called."""
+        return self.ejected_at is None or (self.is_on_trial and self.tried_by in (None, attempt))
 
 
 class Router:
@@ -37,24 +47,22 @@ class Router:
         self._pins: dict[str, int] = {}
 
     def pick(self, attempt: str) -> int:
-        """Return the endpoint of an attempt: its own, or the least loaded of those that are ready."""
+        """Return the endpoint of an attempt: its own, or the least loaded of those that take it."""
         pinned = self._pins.get(attempt)
-        if pinned is not None and (self.is_ready(pinned) or not self._ready()):
+        takers = self._takers(attempt)
+        if pinned is not None and (pinned in takers or not takers):
+            self._note_trial(attempt, pinned)
             return pinned
-        chosen = min(self._ready() or range(len(self._endpoints)), key=self._load)
-        self.forget(attempt)
-        self._pins[attempt] = chosen
-        self._endpoints[chosen].n_pinned += 1
+        chosen = min(takers or range(len(self._endpoints)), key=self._load)
+        self._pin(attempt, chosen)
         return chosen
 
     def move(self, attempt: str, away_from: int) -> bool:
-        """Let an attempt stick to another endpoint that is ready, if there is one; return whether it does."""
-        others = [index for index in self._ready() if index != away_from]
+        """Let an attempt stick to another endpoint that takes it, if there is one; return whether it does."""
+        others = [index for index in self._takers(attempt) if index != away_from]
         if not others:
             return False
-        self.forget(attempt)
-        chosen = self._pins[attempt] = min(others, key=self._load)
-        self._endpoints[chosen].n_pinned += 1
+        self._pin(attempt, min(others, key=self._load))
         return True
 
     def forget(self, attempt: str) -> None:
@@ -62,20 +70,27 @@ class Router:
         pinned = self._pins.pop(attempt, None)
         if pinned is not None:
             self._endpoints[pinned].n_pinned -= 1
+            if self._endpoints[pinned].tried_by == attempt:
+                self._endpoints[pinned].tried_by = None
 
     def on_success(self, index: int) -> bool:
-        """An endpoint answered. Return whether it was ejected until now."""
+        """An endpoint gave a completion. Return whether it was ejected until now."""
         endpoint = self._endpoints[index]
         was_ejected = endpoint.ejected_at is not None
-        endpoint.n_failures = 0
-        endpoint.ejected_at = None
-        endpoint.probe_s = FIRST_PROBE_S
+        self._endpoints[index] = _Endpoint(n_pinned=endpoint.n_pinned)
         return was_ejected
+
+    def on_probe(self, index: int) -> None:
+        """An ejected endpoint answered a probe."""
+        self._endpoints[index].is_on_trial = self._endpoints[index].ejected_at is not None
 
     def on_failure(self, now: float, index: int) -> bool:
         """A call failed by the endpoint's fault. Return whether it is ejected now and was not before."""
         endpoint = self._endpoints[index]
         endpoint.n_failures += 1
+        if endpoint.is_on_trial:
+            endpoint.is_on_trial, endpoint.tried_by = False, None
+            endpoint.next_probe_at = now + endpoint.probe_s
         if endpoint.ejected_at is not None or endpoint.n_failures < MAX_FAILURES:
             return False
         endpoint.ejected_at = now
@@ -87,7 +102,7 @@ class Router:
         due = [
             index
             for index, endpoint in enumerate(self._endpoints)
-            if endpoint.ejected_at is not None and now >= endpoint.next_probe_at
+            if endpoint.ejected_at is not None and not endpoint.is_on_trial and now >= endpoint.next_probe_at
         ]
         for index in due:
             endpoint = self._endpoints[index]
@@ -103,8 +118,19 @@ class Router:
         """How many attempts stick to an endpoint."""
         return self._endpoints[index].n_pinned
 
-    def _ready(self) -> list[int]:
-        return [index for index in range(len(self._endpoints)) if self.is_ready(index)]
+    def _takers(self, attempt: str) -> list[int]:
+        return [index for index, endpoint in enumerate(self._endpoints) if endpoint.takes(attempt)]
+
+    def _pin(self, attempt: str, index: int) -> None:
+        self.forget(attempt)
+        self._pins[attempt] = index
+        self._endpoints[index].n_pinned += 1
+        self._note_trial(attempt, index)
+
+    def _note_trial(self, attempt: str, index: int) -> None:
+        endpoint = self._endpoints[index]
+        if endpoint.is_on_trial and endpoint.tried_by is None:
+            endpoint.tried_by = attempt
 
     def _load(self, index: int) -> tuple[float, int]:
         n_pinned = self._endpoints[index].n_pinned

@@ -320,8 +320,8 @@ class OpenAIClient:
             answer = await endpoint.get_models(self._open_http())
         except (aiohttp.ClientError, TimeoutError, OSError):
             return
-        if answer.status < 500 and self._router.on_success(index):
-            self._on_event("endpoint_returned", {"endpoint": endpoint.name})
+        if answer.status < 500:
+            self._router.on_probe(index)
 
     async def _get_models(self, endpoint: Endpoint) -> Answer:
         failure = ""

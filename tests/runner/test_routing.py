@@ -66,6 +66,58 @@ def test_probes_come_less_and_less_often() -> None:
     assert list(r.take_probes(2000.0)) == []
 
 
+def on_trial(*capacities: int) -> Router:
+    """Return a router whose endpoint 0 was ejected and answers probes."""
+    r = router(*capacities)
+    eject(r, 0)
+    assert list(r.take_probes(1.0)) == [0]
+    r.on_probe(0)
+    return r
+
+
+def test_endpoint_that_answers_probes_gets_one_trajectory() -> None:
+    """Listing models is not answering: one call tries it, and all others go where calls are answered."""
+    r = on_trial(10, 10)
+    assert [r.pick(name) for name in ("a@1", "b@1", "c@1", "a@1")] == [0, 1, 1, 0]
+    assert not r.is_ready(0)
+    assert r.on_success(0)
+    assert (r.is_ready(0), r.pick("a@1"), r.pick("d@1")) == (True, 0, 0)
+
+
+def test_failed_trial_keeps_the_time_between_probes() -> None:
+    """It goes on to double: a server that hangs is tried less and less often."""
+    r = on_trial(10, 10)
+    assert r.pick("a@1") == 0
+    assert not r.take_probes(100.0)  # the trial lasts as long as its call
+    assert not r.on_failure(100.0, 0)
+    assert (r.pick("b@1"), r.pick("a@1")) == (1, 1)
+    assert not r.take_probes(101.9)
+    assert list(r.take_probes(102.0)) == [0]
+    r.on_probe(0)
+    assert r.pick("c@1") == 0
+    r.on_failure(200.0, 0)
+    assert not r.take_probes(203.9)
+
+
+def test_only_an_ejected_endpoint_is_tried() -> None:
+    """A probe that is answered when a call was answered already changes nothing."""
+    r = router(10, 10)
+    r.on_probe(0)
+    assert [r.pick(name) for name in ("a@1", "b@1", "c@1")] == [0, 1, 0]
+
+
+def test_trial_that_ends_without_an_answer_is_open_to_the_next() -> None:
+    """An attempt that is cancelled, or had stuck to the endpoint and comes back, leaves no trace."""
+    r = router(10, 10)
+    stuck = [name for name in ("a@1", "b@1", "c@1", "d@1") if r.pick(name) == 1]
+    eject(r, 1)
+    r.take_probes(1.0)
+    r.on_probe(1)
+    assert [r.pick(name) for name in stuck] == [1, 0]
+    r.forget(stuck[0])
+    assert r.pick("e@1") == 1
+
+
 def test_with_none_ready_everybody_stays() -> None:
     """A single server that is down is asked again by whoever backs off; nobody is left without one."""
     r = router(5)
@@ -75,7 +127,7 @@ def test_with_none_ready_everybody_stays() -> None:
     assert not r.move("a@1", away_from=0)
 
 
-@given(st.lists(st.tuples(st.sampled_from("pfsme"), st.integers(0, 5), st.integers(0, 2)), max_size=200))
+@given(st.lists(st.tuples(st.sampled_from("pfsmet"), st.integers(0, 5), st.integers(0, 2)), max_size=200))
 def test_pins_are_counted_right(steps: list[tuple[str, int, int]]) -> None:
     """Whatever happens, the endpoints' counts add up to the attempts that are known, none below zero."""
     r, known = router(3, 3, 3), set()
@@ -96,6 +148,8 @@ def test_pins_are_counted_right(steps: list[tuple[str, int, int]]) -> None:
                     assert r.pick(name) != index
             case "e":
                 r.on_failure(float(now), index)
+            case "t" if index in r.take_probes(now * 60.0):
+                r.on_probe(index)
         counts = [r.n_pinned(n) for n in range(3)]
         assert min(counts) >= 0
         assert sum(counts) == len(known)

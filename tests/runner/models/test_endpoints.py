@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
+from itertools import count
 from typing import Any
 
 import pytest
@@ -53,7 +55,7 @@ async def test_trajectories_stick_and_spread() -> None:
 
 
 async def test_dead_server_is_ejected_and_comes_back() -> None:
-    """Its trajectories move on at once with one retry; when it answers again it is used again."""
+    """Its trajectories move on at once with one retry; when it answers a call again it is used again."""
     events: list[str] = []
     async with StubServer() as a:
         b = StubServer()
@@ -67,12 +69,31 @@ async def test_dead_server_is_ejected_and_comes_back() -> None:
         assert model.max_trajectories() == 64
         async with StubServer(port=b.port) as back:
             async with asyncio.timeout(10):
-                while "endpoint_returned" not in events:  # noqa: ASYNC110 - events are told by a callback
+                for number in count():
+                    await model.complete(request(f"later{number}"))
+                    if "endpoint_returned" in events:
+                        break
                     await asyncio.sleep(0.05)
             await asyncio.gather(*(model.complete(request(f"new{number}")) for number in range(20)))
             assert back.requests
         await model.close()
     assert [e for e in events if e != "adapted"] == ["endpoint_ejected", "endpoint_returned"]
+
+
+async def test_server_that_lists_models_but_hangs_holds_one_call() -> None:
+    """The calls of all others go where they are answered, however often it is tried."""
+    async with StubServer() as a, StubServer(latency_s=60) as b:
+        model = client(a, b, timeout_s=0.3)
+        await model.start()
+        began_at, number = time.perf_counter(), 0
+        while time.perf_counter() - began_at < 3:
+            await asyncio.gather(*(model.complete(request(f"s{number + n}")) for n in range(8)))
+            for n in range(8):
+                model.forget(f"s{number + n}@1")
+            number += 8
+        assert [e.state for e in model.endpoints()] == ["ready", "ejected"]
+        await model.close()
+    assert len(b.requests) <= 4 + 2, "four before it is ejected, then one at a time, a second and more apart"
 
 
 async def test_full_server_is_waited_for() -> None:
