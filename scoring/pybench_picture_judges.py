@@ -57,10 +57,11 @@ def _transform(check: checks.PictureTransformed, parts: Any) -> str | None:
             case _:
                 return MALFORMED
         right_w, right_h = check.width or right_w, check.height or right_h
+        name = f"{path}: " if path != check.path else ""
         if max(abs(w - right_w), abs(h - right_h)) > check.size_tol:
-            return f"{path}: {w} x {h}, expected {right_w} x {right_h}"
+            return f"{name}{w} x {h}, expected {right_w} x {right_h}"
         if off > check.tol:
-            return f"{path}: differs by {off:.1f} (mean, of 255), expected at most {check.tol:g}"
+            return f"{name}differs by {off:.1f} (mean, of 255), expected at most {check.tol:g}"
     return None
 
 

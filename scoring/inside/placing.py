@@ -28,7 +28,10 @@ def read_crop(path: Path, request: dict[str, Any], root: Path) -> dict[str, Any]
     facts: dict[str, Any] = {"width": found.width, "height": found.height, "score": 0.0, "centre": [0.0, 0.0]}
     if found.width > ref.width or found.height > ref.height:
         return facts
-    scores = cv2.matchTemplate(_array(ref), _array(found), cv2.TM_CCOEFF_NORMED)
+    piece = _array(found)
+    if piece.std() < 1.0:  # what is plain correlates with everything
+        return facts
+    scores = cv2.matchTemplate(_array(ref), piece, cv2.TM_CCOEFF_NORMED)
     _, score, _, (x, y) = cv2.minMaxLoc(scores)
     facts["score"] = score
     facts["centre"] = [(x + found.width / 2) / ref.width, (y + found.height / 2) / ref.height]
