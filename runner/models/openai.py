@@ -24,7 +24,13 @@ from runner.encoding import encode
 from runner.errors import ConfigError, ContextOverflow, ModelRefused, ModelUnavailable
 from runner.models.base import Completion, ModelRequest
 from runner.models.endpoint import Answer, Endpoint, OnEvent, loop_time
-from runner.models.wire import BadAnswer, is_context_overflow, read_completion, refusal_text
+from runner.models.wire import (
+    BadAnswer,
+    is_context_overflow,
+    is_reply_too_long,
+    read_completion,
+    refusal_text,
+)
 from runner.routing import Router
 from runner.statistics import EndpointStatistics
 
@@ -257,13 +263,18 @@ class OpenAIClient:
             if self._router.on_success(index):
                 self._on_event("endpoint_returned", {"endpoint": endpoint.name})
             return completion
-        return self._on_refusal(index, answer)
+        return self._on_refusal(index, answer, is_first=request.n_turns_done == 0)
 
-    def _on_refusal(self, index: int, answer: Answer) -> Failure:
+    def _on_refusal(self, index: int, answer: Answer, *, is_first: bool) -> Failure:
         """Return why there is no completion. Raises as `_call` does."""
         endpoint, status = self._endpoints[index], answer.status
         failure = refusal_text(status, answer.body)
         if is_context_overflow(status, answer.body):
+            if is_first and is_reply_too_long(answer.body):
+                raise ModelRefused(
+                    f"{endpoint.url}: {failure} The task leaves too little room: lower "
+                    "model.request.max_tokens, or serve the model with a larger window"
+                )
             raise ContextOverflow(failure)
         if status not in RETRIED_STATUSES:
             raise ModelRefused(f"{endpoint.url}: {failure}")

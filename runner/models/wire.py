@@ -25,6 +25,10 @@ OVERFLOW_SIGNS = (
 OVERFLOW_PARAMS = ("input_tokens", "input_text")
 """`error.param` of vLLM's 400 when the prompt does not fit."""
 
+REPLY_PARAMS = ("max_tokens", "max_completion_tokens")
+"""`error.param` of vLLM's 400 when the prompt fits, but no reply as long as the request allows. Older ones
+name no parameter, and begin their message with both."""
+
 BROKEN_OFF = frozenset({"abort", "error"})
 """What vLLM and SGLang give as `finish_reason` when they, not the model, ended a reply."""
 
@@ -84,16 +88,26 @@ def is_context_overflow(status: int, body: bytes) -> bool:
     """Whether a refusal says that the conversation does not fit the model's window."""
     if status not in (400, 413, 422):
         return False
-    try:
-        error = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        error = None
-    if isinstance(error, dict):
-        inner = error.get("error", error)
-        if isinstance(inner, dict) and inner.get("param") in OVERFLOW_PARAMS:
-            return True
+    if _param(body) in OVERFLOW_PARAMS:
+        return True
     text = body.decode("utf-8", "replace").lower()
     return any(sign in text for sign in OVERFLOW_SIGNS)
+
+
+def is_reply_too_long(body: bytes) -> bool:
+    """Whether a context overflow is one only because of the length that the request allows the reply."""
+    text = body.decode("utf-8", "replace")
+    return _param(body) in REPLY_PARAMS or all(f"'{name}'" in text for name in REPLY_PARAMS)
+
+
+def _param(body: bytes) -> Any:
+    """Return `error.param` of a refusal."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    inner = answer.get("error", answer) if isinstance(answer, dict) else None
+    return inner.get("param") if isinstance(inner, dict) else None
 
 
 def refusal_text(status: int, body: bytes) -> str:

@@ -221,6 +221,25 @@ async def test_context_overflow_is_recognised(response: Callable[[], web.StreamR
         assert len(server.requests) == 1
 
 
+TOO_LARGE = (
+    "'max_tokens' or 'max_completion_tokens' is too large: 100000. This model's maximum context length is 4096 "
+    "tokens and your request has 30 input tokens (100000 > 4096 - 30)."
+)
+
+
+@pytest.mark.parametrize("error", [{"param": "max_tokens"}, {"param": "max_completion_tokens"}, {}])
+async def test_reply_that_may_be_too_long_from_the_first(error: dict[str, Any]) -> None:
+    """Before the model has said anything it is the config's fault; later, the conversation has grown."""
+    async with StubServer(replies(lambda: refusal(400, TOO_LARGE, **error))) as server:
+        with pytest.raises(ModelRefused, match=r"too large: 100000.*lower model\.request\.max_tokens"):
+            await ask(server)
+        client = OpenAIClient([server.url], config())
+        await client.start()
+        with pytest.raises(ContextOverflow):
+            await client.complete(replace(REQUEST, n_turns_done=1))
+        await client.close()
+
+
 async def test_refusal_nested_deeply() -> None:
     """What a server says is told whatever its shape."""
     body = b'{"error":' + b"[" * 1000 + b"]" * 1000 + b"}"
