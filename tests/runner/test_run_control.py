@@ -109,10 +109,11 @@ async def test_cancelled_sample_is_left_for_a_resume(tmp_path: Path) -> None:
 )
 async def test_limit_of_a_run_drains_it(tmp_path: Path, limits: dict[str, Any], reason: str) -> None:
     """It ends cleanly, says why, and has lost nothing."""
+    all_attempts = plan(10_000)  # before the clock of the run begins
     settings = rollout_settings(Model(0.01), prices=Prices(prompt=5, completion=5))
     with Journal(tmp_path) as journal:
         runner = scheduler(settings, journal, 10_000, run_limits=limits, grace_s=5)
-        await runner.run(plan(10_000))
+        await runner.run(all_attempts)
         statistics = runner.statistics()
     assert reason in (statistics.draining or "")
     assert 0 < statistics.n_finished < 10_000
