@@ -7,10 +7,12 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from runner.artifacts import PICTURES_FOLDER
+from runner.conversation import Conversation, opening_messages
 from runner.errors import JournalError
 from runner.journal import Journal, TurnLog, empty_artifacts
 from runner.lease import ArtifactsFolder
@@ -35,6 +37,17 @@ MAX_BROKEN_RESUMES = 2
 OnFinished = Callable[[Trajectory], Awaitable[None]]
 
 
+@dataclass(slots=True)
+class _Running:
+    """An attempt on its way to its line."""
+
+    history: AttemptHistory
+    turn_log: TurnLog
+    folder: ArtifactsFolder
+    outcome: Outcome
+    """Of the latest try."""
+
+
 class AttemptRunner:
     """Runs attempts of one run, any number at once."""
 
@@ -55,20 +68,40 @@ class AttemptRunner:
         self._on_finished = on_finished
 
     async def run(self, attempt: Attempt) -> None:
-        """Run an attempt to its line in the journal. Cancelling it leaves it for a resume.
+        """Run an attempt to its line in the journal.
+
+        Cancelling it leaves it for a resume, and notes it as cancelled; where its line is being written
+        already, it has ended as any other.
 
         Raises:
             JournalError: the run directory cannot be written.
         """
+        running = self._begin(attempt)
+        try:
+            await self._run_tries(running)
+        except asyncio.CancelledError:
+            if attempt.name not in self._journal.done:
+                await self._note_cancelled(running)
+            raise
+
+    def _begin(self, attempt: Attempt) -> _Running:
+        settings = self._settings
         seed = attempt_seed(self._identity.seed, attempt.name)
-        history = AttemptHistory(attempt, seed, queued_s=self._meter.elapsed_s)
-        turn_log = self._turn_log(attempt)
         path, prefix = self._journal.artifacts_dir(attempt.sample.id, attempt.epoch)
-        folder = ArtifactsFolder(path, prefix)
+        opening = opening_messages(attempt.sample, settings.system_prompt, merge=settings.merge_user_messages)
+        return _Running(
+            history=AttemptHistory(attempt, seed, queued_s=self._meter.elapsed_s),
+            turn_log=self._turn_log(attempt),
+            folder=ArtifactsFolder(path, prefix),
+            outcome=Outcome(Conversation(opening)),
+        )
+
+    async def _run_tries(self, running: _Running) -> None:
+        attempt, history, turn_log = running.history.attempt, running.history, running.turn_log
         recorded = await self._recorded(attempt, turn_log, is_first=True)
         n_counted = n_broken = 0
         while True:
-            outcome = await self._try(history, turn_log, folder, recorded)
+            outcome = await self._try(running, recorded)
             if outcome.owner in (Owner.MODEL, Owner.SAMPLE):
                 await self._finish(history, outcome, turn_log)
                 return
@@ -78,11 +111,7 @@ class AttemptRunner:
                 await self._recorder.failed(history, outcome)
                 self._meter.n_failed += 1
                 return
-            try:
-                await self._wait_for_next_try(len(history.tries))
-            except asyncio.CancelledError:
-                await self._note_cancelled(history, outcome)
-                raise
+            await self._wait_for_next_try(len(history.tries))
             if not outcome.broke_resuming:
                 recorded = await self._recorded(attempt, turn_log)
                 continue
@@ -91,13 +120,8 @@ class AttemptRunner:
                 self._note_restarted(attempt, f"{n_broken} sandboxes broke while its actions were executed")
                 recorded = []
 
-    async def _try(
-        self,
-        history: AttemptHistory,
-        turn_log: TurnLog,
-        folder: ArtifactsFolder,
-        recorded: Sequence[RecordedTurn],
-    ) -> Outcome:
+    async def _try(self, running: _Running, recorded: Sequence[RecordedTurn]) -> Outcome:
+        history, turn_log, folder = running.history, running.turn_log, running.folder
         attempt = history.attempt
         while True:
             history.started_at = time.time()
@@ -116,6 +140,7 @@ class AttemptRunner:
                 turn_log=turn_log,
                 recorded=recorded,
             )
+            running.outcome = rollout.outcome
             try:
                 with self._settings.tracer.span("trajectory", self._span_attributes(attempt)) as span:
                     outcome = await rollout.run()
@@ -130,9 +155,6 @@ class AttemptRunner:
                 self._note_restarted(attempt, str(reason))
                 recorded = []
                 continue
-            except asyncio.CancelledError:
-                await self._note_cancelled(history, rollout.outcome)
-                raise
             finally:
                 phase.enter(None)
                 self._settings.model.forget(attempt.name)
@@ -209,7 +231,8 @@ class AttemptRunner:
         can_help = outcome.stop_reason in RETRIED and not outcome.would_repeat
         return can_help and n_counted < self._settings.limits.max_tries
 
-    async def _note_cancelled(self, history: AttemptHistory, outcome: Outcome) -> None:
+    async def _note_cancelled(self, running: _Running) -> None:
+        history, outcome = running.history, running.outcome
         outcome.stop(StopReason.CANCELLED)
         self._meter.n_cancelled += 1
         try:

@@ -97,8 +97,8 @@ class Journal:
     async def append(self, attempt: str, line: bytes) -> bool:
         """Append a finished attempt; its artifacts must be on disk already. Return whether it is written.
 
-        It is tried whatever `trouble` there was: that of one attempt need not be another's. The write is
-        not cut short by cancellation. On a full disk the line is held and `trouble` set.
+        It is tried whatever `trouble` there was: that of one attempt need not be another's. A
+        cancellation waits for the write. On a full disk the line is held and `trouble` set.
 
         Raises:
             JournalError: the line is not written and not held.
@@ -205,9 +205,19 @@ def empty_artifacts(path: Path, *, keep: str | None = None) -> None:
 
 
 async def _finish(written: asyncio.Future[None]) -> None:
-    """Wait until a line is written, whatever cancels the caller meanwhile."""
-    try:
-        await asyncio.shield(written)
-    except asyncio.CancelledError:
-        await written
-        raise
+    """Wait until a line is written. What cancels the caller meanwhile reaches it at its next wait.
+
+    So whoever has its line knows of it.
+    """
+    task = asyncio.current_task()
+    assert task is not None, "always within a task"
+    n_cancelled = 0
+    while not written.done():
+        try:
+            await asyncio.wait([written])
+        except asyncio.CancelledError:
+            task.uncancel()
+            n_cancelled += 1
+    for _ in range(n_cancelled):
+        task.cancel()
+    written.result()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,11 +14,12 @@ from runner.attempt import AttemptRunner
 from runner.breaker import Breaker
 from runner.config import BreakerConfig
 from runner.errors import ModelUnavailable
-from runner.journal import Journal, read_trajectories
+from runner.journal import Journal, read_failures, read_trajectories
 from runner.models import Completion, ModelRequest
 from runner.plan import Attempt
+from runner.records import Trajectory
 from runner.turnstile import Turnstile
-from tests.runner.factories import IDENTITY, FakeModel, rollout_settings, sample
+from tests.runner.factories import IDENTITY, FakeModel, rollout_settings, sample, scheduler
 
 
 @pytest.fixture(name="no_backoff", autouse=True)
@@ -58,3 +62,55 @@ async def test_tries_while_the_run_is_held_never_count(tmp_path: Path) -> None:
         )
     (row,) = read_trajectories(tmp_path)
     assert (row["stop_reason"], len(row["tries"])) == ("answer", 4)
+
+
+async def test_cancelled_while_its_line_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a line, and counts as what it is: finished."""
+    is_writing = threading.Event()
+    told: list[str] = []
+
+    async def tell(trajectory: Trajectory) -> None:
+        told.append(trajectory.attempt)
+
+    with Journal(tmp_path) as journal:
+        write = journal._trajectories.append
+
+        def slow(line: bytes) -> None:
+            is_writing.set()
+            time.sleep(0.3)
+            write(line)
+
+        monkeypatch.setattr(journal._trajectories, "append", slow)
+        runner = scheduler(rollout_settings(Model(0, lambda n: None)), journal, 1, on_finished=tell)
+        running = asyncio.create_task(runner.run([Attempt(sample("s"), 1)]))
+        await asyncio.to_thread(is_writing.wait)
+        for _ in range(2):  # a person's and the drain's
+            runner.cancel("s")
+            await asyncio.sleep(0.01)
+        await running
+        statistics = runner.statistics()
+    assert [row["attempt"] for row in read_trajectories(tmp_path)] == told == ["s@1"]
+    assert list(read_failures(tmp_path)) == []
+    assert (statistics.n_finished, statistics.n_cancelled) == (1, 0)
+
+
+async def test_cancelled_before_its_first_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it was about, it is noted as cancelled, with the messages that it would have begun with."""
+    is_emptying = threading.Event()
+
+    def empty(path: Path, *, keep: str | None = None) -> None:
+        is_emptying.set()
+        time.sleep(0.1)
+
+    monkeypatch.setattr("runner.attempt.empty_artifacts", empty)
+    with Journal(tmp_path) as journal:
+        journal.artifacts_dir("s", 1)[0].mkdir(parents=True)
+        runner = scheduler(rollout_settings(Model(0, lambda n: None)), journal, 1)
+        running = asyncio.create_task(runner.run([Attempt(sample("s"), 1)]))
+        await asyncio.to_thread(is_emptying.wait)
+        runner.cancel("s")
+        await running
+        assert runner.statistics().n_cancelled == 1
+    (failure,) = read_failures(tmp_path)
+    assert (failure["attempt"], failure["stop_reason"]) == ("s@1", "cancelled")
+    assert [message["content"] for message in failure["messages"]] == ["task s"]
