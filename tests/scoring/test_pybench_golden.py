@@ -49,7 +49,13 @@ def test_upstream_gives_upstreams_results(golden: Any, capsys: pytest.CaptureFix
     assert len(wanted) == 143
     assert scored["results"] == wanted
     assert (scored["passed"], scored["total"]) == (expected["passed"], 143)
-    groups = {"Chart": "chart", "Text": "text", "Image": "image and audio", "Math": "math", "Software": "software"}
+    groups = {
+        "Chart": "chart",
+        "Text": "text",
+        "Image": "image and audio",
+        "Math": "math",
+        "Software": "software",
+    }
     by_group = {groups[name]: passed for name, passed in expected["by_category"].items()}
     assert {name: share["passed"] for name, share in scored["by_group"].items()} == by_group
     assert scored["apart"]["not the model's to lose"] == {}
