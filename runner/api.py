@@ -47,7 +47,16 @@ async def run(config: RunConfig | Mapping[str, Any] | Path | str) -> AsyncIterat
 async def _run(config: RunConfig) -> AsyncGenerator[Trajectory, None]:
     batch = prepare(config)
     finished: asyncio.Queue[Trajectory | None] = asyncio.Queue(maxsize=1)
-    watching = Watching(Console(stderr=True, highlight=False), finished.put, handles_signals=False)
+    late: list[Trajectory] = []
+
+    async def hand_over(trajectory: Trajectory) -> None:
+        try:
+            await finished.put(trajectory)
+        except asyncio.CancelledError:
+            late.append(trajectory)  # the run ends, and the caller is still busy with another
+            raise
+
+    watching = Watching(Console(stderr=True, highlight=False), hand_over, handles_signals=False)
 
     async def drive() -> None:
         try:
@@ -61,6 +70,8 @@ async def _run(config: RunConfig) -> AsyncGenerator[Trajectory, None]:
     running = asyncio.create_task(drive())
     try:
         while (trajectory := await finished.get()) is not None:
+            yield trajectory
+        for trajectory in late:
             yield trajectory
         await running
     except ExceptionGroup as group:

@@ -76,6 +76,23 @@ async def test_a_busy_caller_holds_the_run_back(tmp_path: Path) -> None:
     assert len([t async for t in trajectories]) == 39
 
 
+async def test_what_ended_while_the_caller_was_busy(tmp_path: Path) -> None:
+    """A run that ends meanwhile, grace period and all, has yielded each trajectory that has a line."""
+    config = {
+        "benchmark": tasks(tmp_path, 40),
+        "run_dir": tmp_path / "r",
+        "concurrency": 4,
+        "grace_s": 0.05,
+        "run_limits": {"wall_s": 0.3},
+    }
+    trajectories = runner.run(config)
+    seen = [(await anext(trajectories)).attempt]
+    await asyncio.sleep(1.5)
+    seen += [t.attempt async for t in trajectories]
+    assert sorted(seen) == sorted(row["attempt"] for row in read_trajectories(tmp_path / "r"))
+    assert len(seen) < 40
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
