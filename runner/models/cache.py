@@ -46,7 +46,8 @@ class CachingClient:
         """See ModelClient. Of equal requests at the same time, one is made."""
         key = hashlib.sha256(self._client.body(request)).hexdigest()
         while (asking := self._asking.get(key)) is not None:
-            await asyncio.wait([asking])
+            with request.clock.waiting():
+                await asyncio.wait([asking])
         asking = self._asking[key] = asyncio.get_running_loop().create_future()
         try:
             return await self._read_or_ask(key, request)

@@ -13,6 +13,7 @@ from runner.conversation import Conversation
 from runner.errors import ConfigError
 from runner.models import CachingClient, ModelRequest, OpenAIClient
 from tests.runner.factories import sample
+from tests.runner.models.test_openai import Clock
 from tests.stub_server import StubServer
 
 
@@ -59,6 +60,16 @@ async def test_concurrent_requests_make_one_call(tmp_path: Path) -> None:
     assert isinstance(results[0], asyncio.CancelledError)
     assert len({result.text for result in results[1:]}) == 1  # type: ignore[union-attr]
     assert len(server.requests) == 2
+
+
+async def test_wait_for_an_equal_request_is_a_wait(tmp_path: Path) -> None:
+    """Who asked second is told that the time is not its own."""
+    clocks = [Clock(), Clock()]
+    async with StubServer(latency_s=0.2) as server:
+        client = await cached(server, tmp_path)
+        await asyncio.gather(*(client.complete(request(clock=clock)) for clock in clocks))
+        await client.close()
+    assert clocks[0].waited_s < 0.1 < clocks[1].waited_s
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"text": "x"}', b'{"text": "x", "usage": {"a": 1}}'])
