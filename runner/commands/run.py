@@ -40,8 +40,8 @@ Without --config: the file that $KERNELFLEET_CONFIG names, else kernelfleet.yaml
 built-in demo. The same command with the same --run-dir resumes.
 Another benchmark: --set benchmark=pybench, --set benchmark=jsonl:FILE (python -m bench_data list).
 Other commands: python -m runner show | merge | ctl | sweep (each has its own --help).
-Exit code: 0 all attempts finished, 1 the run failed, ended early or attempts failed by our fault, 2 wrong
-usage, 130 or 143 stopped by SIGINT or SIGTERM (resume goes on from there).
+Exit code: 0 all attempts finished, 1 the run failed, ended early, or attempts failed by our fault or were
+cancelled, 2 wrong usage, 130 or 143 stopped by SIGINT or SIGTERM (resume goes on from there).
 """
 
 
@@ -236,8 +236,7 @@ def report_code(summary: RunSummary) -> int:
     """Return the exit code of a run."""
     if summary.signal_number is not None and summary.n_left:
         return EXIT_SIGNAL + summary.signal_number
-    is_done = not summary.statistics.n_failed and not (summary.statistics.draining and summary.n_left)
-    return 0 if is_done else EXIT_FAILED
+    return EXIT_FAILED if summary.n_left else 0
 
 
 def exit_code(error: BaseException) -> int | None:

@@ -17,6 +17,9 @@ import pytest
 from aiohttp import web
 
 from runner.__main__ import main
+from runner.batch import RunSummary
+from runner.commands.run import report_code
+from runner.statistics import RunStatistics
 from tests.processes import clean_environment, run_module
 from tests.stub_server import StubServer, completion, refusal
 
@@ -398,3 +401,22 @@ async def test_interrupt_before_the_run_begins(cwd: Path) -> None:
     server.close()
     await server.wait_closed()
     assert (runner.returncode, error.decode()) == (130, "stopped by SIGINT\n")
+
+
+@pytest.mark.parametrize(
+    ("happened", "signal_number", "code"),
+    [
+        ({"n_finished": 3}, None, 0),
+        ({"n_finished": 3, "draining": "SIGTERM"}, signal.SIGTERM, 0),
+        ({"n_finished": 2, "n_failed": 1}, None, 1),
+        ({"n_finished": 2, "n_cancelled": 1}, None, 1),
+        ({"n_finished": 1, "draining": "run_limits.wall_s"}, None, 1),
+        ({"n_finished": 1, "draining": "SIGTERM"}, signal.SIGTERM, 143),
+    ],
+)
+def test_exit_code_says_whether_all_is_done(
+    happened: dict[str, Any], signal_number: int | None, code: int
+) -> None:
+    """0 only where each attempt has a line, whatever has left one without."""
+    statistics = RunStatistics(3, **happened)
+    assert report_code(RunSummary(Path("run"), 0, statistics, signal_number, has_checks=False)) == code
