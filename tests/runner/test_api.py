@@ -83,7 +83,7 @@ async def test_what_ended_while_the_caller_was_busy(tmp_path: Path) -> None:
         "run_dir": tmp_path / "r",
         "concurrency": 4,
         "grace_s": 0.05,
-        "run_limits": {"wall_s": 0.3},
+        "run_limits": {"wall_s": 0.6},
     }
     trajectories = runner.run(config)
     seen = [(await anext(trajectories)).attempt]
