@@ -168,8 +168,9 @@ def _denominator(profile: Profile, tasks: Tasks, n_apart: int, n_epochs: int) ->
     times = f", {n_epochs} times" if n_epochs > 1 else ""
     if profile == "upstream":
         return f"all {len(tasks.checks)} tasks{times}, as in the paper: what has no result failed"
-    attempts = " attempts" if n_epochs > 1 else ""
-    return f"{len(tasks.checks)} tasks{times} less {n_apart}{attempts} that are reported apart"
+    if n_epochs > 1:
+        return f"{len(tasks.checks)} tasks{times}, less {n_apart} attempts that are reported apart"
+    return f"{len(tasks.checks)} tasks less {n_apart} that are reported apart"
 
 
 def _name(index: str, epoch: int) -> str:
@@ -200,7 +201,8 @@ def wilson_interval(n_passed: int, n: int) -> tuple[float, float] | None:
     share, z2 = n_passed / n, Z_95 * Z_95
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Where none or all passed, one end is the share itself, but for rounding.
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def _average_turns(attempts: Sequence[ScoredAttempt]) -> dict[str, float | None]:
