@@ -76,13 +76,13 @@ def read_film(path: Path, request: dict[str, Any], root: Path) -> dict[str, Any]
     """Return frames and size of a film and of an animation, and how their first frames differ (median)."""
     import numpy as np
 
-    ref = pictures.open_picture(root / request["ref"])
     n_frames, firsts = _film(path)
-    n_reference = getattr(ref, "n_frames", 1)
     differences = []
-    for index, picture in enumerate(firsts):
-        ref.seek(min(index, n_reference - 1))
-        differences.append(_frame_difference(ref, picture))
+    with pictures.open_picture(root / request["ref"]) as ref:
+        n_reference = getattr(ref, "n_frames", 1)
+        for index, picture in enumerate(firsts):
+            ref.seek(min(index, n_reference - 1))
+            differences.append(_frame_difference(ref, picture))
     return {
         "n_frames": n_frames,
         "size": list(firsts[0].size),
