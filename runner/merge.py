@@ -6,7 +6,8 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import merge as merge_sorted
 from pathlib import Path
@@ -30,6 +31,9 @@ from runner.journal import (
 )
 from runner.journal.lock import take_lock
 
+CHOICE = ("samples", "limit", "shuffle", "epochs")
+"""Settings that choose the attempts of a plan, and that shards of one run may differ in."""
+
 
 @dataclass(slots=True)
 class Merged:
@@ -42,6 +46,8 @@ class Merged:
     n_failures: int = 0
     n_unfinished: int = 0
     done: set[str] = field(default_factory=set)
+    seen: dict[Path, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """The names of the attempts in each shard, finished or not."""
 
 
 def merge(shards: Sequence[Path], destination: Path) -> Merged:
@@ -59,7 +65,7 @@ def merge(shards: Sequence[Path], destination: Path) -> Merged:
     unfinished = destination.with_name(f"{destination.name}.merging-{os.getpid()}")
     try:
         unfinished.mkdir(parents=True)
-        merged = _write(shards, configs[0], unfinished)
+        merged = _write(shards, configs, unfinished)
         _sync(unfinished)
         if destination.exists():
             destination.rmdir()
@@ -85,7 +91,7 @@ def _check_same(shards: Sequence[Path], configs: Sequence[dict[str, Any]]) -> No
                 )
 
 
-def _write(shards: Sequence[Path], config: dict[str, Any], folder: Path) -> Merged:
+def _write(shards: Sequence[Path], configs: Sequence[dict[str, Any]], folder: Path) -> Merged:
     merged = Merged()
     _write_trajectories(shards, folder, merged)
     _write_failures(shards, folder, merged)
@@ -93,22 +99,39 @@ def _write(shards: Sequence[Path], config: dict[str, Any], folder: Path) -> Merg
     with (folder / EVENTS).open("wb") as file:
         for event in merge_sorted(*map(_events, shards), key=lambda event: event["at"]):
             file.write(encode_line(event))
-    attempts = [read_config(shard).get("n_attempts") for shard in shards]
-    known = [n for n in attempts if isinstance(n, int)]
     details = {
         "run_id": uuid.uuid4().hex,
         "created_at": time.time(),
         "merged_from": [str(shard) for shard in shards],
-        "n_attempts": max([len(merged.done), *known]),
+        "n_attempts": _n_attempts(configs, [merged.seen.get(shard, set()) for shard in shards]),
     }
-    (folder / CONFIG).write_bytes(orjson.dumps(config | details, option=orjson.OPT_INDENT_2))
+    (folder / CONFIG).write_bytes(orjson.dumps(configs[0] | details, option=orjson.OPT_INDENT_2))
     return merged
+
+
+def _n_attempts(configs: Sequence[Mapping[str, Any]], seen: Sequence[set[str]]) -> int:
+    """Return how many attempts the shards' plans are made of together; `seen` are the names in each shard.
+
+    Shards that chose the same samples have one plan. What plans have in common is known only as far as
+    its attempts were begun in both; the others count twice.
+    """
+    sizes: dict[str, int] = {}
+    names: dict[str, set[str]] = {}
+    for config, found in zip(configs, seen, strict=True):
+        settings = config.get("config", {})
+        choice = repr([settings.get(key) for key in CHOICE])
+        sizes[choice] = max(sizes.get(choice, 0), config.get("n_attempts") or 0)
+        names[choice] = names.get(choice, set()) | found
+    n_seen = len(set().union(*names.values()))
+    n_in_common = sum(map(len, names.values())) - n_seen
+    return max(sum(sizes.values()) - n_in_common, n_seen)
 
 
 def _write_trajectories(shards: Sequence[Path], folder: Path, merged: Merged) -> None:
     with (folder / TRAJECTORIES).open("wb") as file:
         for shard in shards:
             for row in read_trajectories(shard):
+                merged.seen[shard].add(row["attempt"])
                 if row["attempt"] in merged.done:
                     merged.n_duplicates += 1
                     continue
@@ -142,6 +165,7 @@ def _write_failures(shards: Sequence[Path], folder: Path, merged: Merged) -> Non
     with (folder / FAILURES).open("wb") as file:
         for shard in shards:
             for row in read_failures(shard):
+                merged.seen[shard].add(row["attempt"])
                 if row["attempt"] not in merged.done:
                     merged.n_failures += 1
                     file.write(encode_line(row))
@@ -152,6 +176,7 @@ def _copy_inflight(shards: Sequence[Path], folder: Path, merged: Merged) -> None
     for shard in shards:
         for path in sorted((shard / INFLIGHT).glob("*.jsonl")):
             target = folder / INFLIGHT / path.name
+            merged.seen[shard].add(path.name.removesuffix(".jsonl"))
             if path.name.removesuffix(".jsonl") in merged.done or target.exists():
                 continue
             merged.n_unfinished += 1

@@ -138,6 +138,32 @@ def test_merge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert journal.unfinished == {"d@1", "e@1"}
 
 
+FIRST, REST, ALL = {"limit": 2}, {"samples": "b*"}, dict[str, Any]()
+
+
+@pytest.mark.parametrize(
+    ("shards", "n_attempts"),
+    [
+        pytest.param([(ALL, "a", "x"), (ALL, "b", "x")], 9, id="one-plan"),
+        pytest.param([(FIRST, "a", "x"), (REST, "b", "c")], 18, id="apart"),
+        pytest.param([(ALL, "a", "x"), (FIRST, "b", "x")], 17, id="one-attempt-in-both"),
+        pytest.param([(FIRST, "a", "x"), (ALL, "b", "x"), (FIRST, "c", "d")], 17, id="one-plan-twice"),
+    ],
+)
+def test_merge_knows_how_many_attempts_there_are(
+    tmp_path: Path, shards: list[tuple[dict[str, Any], str, str]], n_attempts: int
+) -> None:
+    """Plans of other samples add up, less what is known to be in several. Each is of 9 attempts here."""
+    paths = []
+    for number, (choice, finished, failed) in enumerate(shards):
+        path = make_run(tmp_path / str(number), finished, failed=(failed,))
+        config = read_config(path)
+        (path / "config.json").write_text(json.dumps(config | {"config": config["config"] | choice}))
+        paths.append(path)
+    assert merge(*paths, "-o", tmp_path / "out") == 0
+    assert read_config(tmp_path / "out")["n_attempts"] == n_attempts
+
+
 def test_merge_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Another configuration, a destination in use, a shard that runs: nothing is written."""
     one, two = make_run(tmp_path / "one", "a"), make_run(tmp_path / "two", "b", **{"limits.max_turns": 3})
