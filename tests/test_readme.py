@@ -51,17 +51,21 @@ def _runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command(command: str, server: str, runs: Path, request: pytest.FixtureRequest) -> None:
     """A command of the README ends with exit code 0, with real servers and folders in its gaps."""
-    if "path/to" in command:
+    if "path/to" in command or "runs/pybench" in command:
         data = request.getfixturevalue("kernelfleet_data") / "pybench"
-        recording = data / "golden/gpt4turbo/trajectory.jsonl"
-        command = command.replace("path/to/PyBench", str(data)).replace(
-            "path/to/trajectory.jsonl", str(recording)
-        )
-        command += " --limit 2"
+        recorded = data / "golden/gpt4turbo"
+        for gap, there in (
+            ("PyBench", data),
+            ("trajectory.jsonl", recorded / "trajectory.jsonl"),
+            ("output", recorded / "output"),
+        ):
+            command = command.replace(f"path/to/{gap}", str(there))
+        command += " --limit 2" * ("--config" in command)
     command = command.replace(SERVER, server).replace("runs/", f"{runs}/")
     python, minus_m, *arguments = shlex.split(command)
     assert (python, minus_m) == ("python", "-m")
-    if arguments[0] == "runner" and "--run-dir" not in arguments:
+    is_run = arguments[0] == "runner" and (len(arguments) == 1 or arguments[1].startswith("-"))
+    if is_run and "--run-dir" not in arguments:
         arguments += ["--run-dir", str(runs / "unnamed")]
 
     ran = run_module(*arguments)
