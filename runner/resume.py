@@ -47,6 +47,23 @@ OPERATIONAL = frozenset(
 file of `prompts` gives is in the settings that it gives."""
 
 
+RENAMED = {"limits.time_s": "limits.working_s"}
+"""Keys of earlier versions, and what they are called now."""
+
+BEFORE = {"model.send_seed": False}
+"""What versions did that did not record a key, where that is not the key's default now."""
+
+FIRST_PROMPTS = {
+    "fenced": "e6ed964899ed02f98d8d341724dabcd986d1c860e4db78f3c3b420339bdda8b2",
+    "execute_tag": "e2eb870e80a5cbf64d99d86cd5430e6ae9d6f30e984da3ac755606ae886dc982",
+    "tool_call": "befbf7761af43b8e8bf98aba298b6c2e91acfed831ad28eab3f050729344eeed",
+}
+"""The protocols' own prompts when their digests were not recorded yet."""
+
+FIRST_LIMITS = {"fenced": [8000, 8000], "execute_tag": [2000, 2000], "tool_call": [8000, 8000]}
+"""What `protocol.truncation: default` was when it was recorded as that word."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """What decides the results of a run, and what else is written down beside it."""
@@ -144,7 +161,7 @@ def protocol_settings(config: RunConfig, protocol: Protocol, system_prompt: str)
         "protocol.merge_user_messages": config.merges_user_messages,
         "protocol.truncation": [limits.head_chars, limits.tail_chars] if limits else "off",
         "prompt.source": prompt_source(config),
-        "prompt.sha256": hashlib.sha256(system_prompt.encode("utf-8", "surrogatepass")).hexdigest(),
+        "prompt.sha256": prompt_digest(system_prompt),
     }
 
 
@@ -169,7 +186,7 @@ def check_same_run(run_dir: Path, record: RunRecord) -> None:
         if path.exists() and path.stat().st_size:
             raise JournalError(f"{run_dir} holds {TRAJECTORIES} but no {CONFIG}; choose another --run-dir")
         return
-    before = read_config(run_dir).get("settings", {})
+    before = in_present_keys(read_config(run_dir).get("settings", {}), record.settings)
     missing = object()
     differing = [
         f"  {key}: {before.get(key, '(not set)')!r} there, {record.settings.get(key, '(not set)')!r} now"
@@ -182,6 +199,35 @@ def check_same_run(run_dir: Path, record: RunRecord) -> None:
             + "\n".join(differing)
             + "\nChoose another --run-dir, or set these keys back."
         )
+
+
+def in_present_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a run recorded, perhaps of an earlier version, as this version records them.
+
+    Of keys that it did not know, it did what their defaults do now, or what `BEFORE` says.
+    """
+    settings = {RENAMED.get(key, key): value for key, value in before.items()}
+    if "prompt.sha256" not in settings and "protocol.kind" in settings:
+        settings |= _prompt_and_truncation(settings)
+        settings["prompt.source"] = now.get("prompt.source")  # with equal digests it makes no difference
+    defaults = hashable_settings(RunConfig()) | BEFORE
+    return settings | {key: defaults[key] for key in now if key not in settings and key in defaults}
+
+
+def _prompt_and_truncation(before: dict[str, Any]) -> dict[str, Any]:
+    """Return what earlier versions recorded as the config has it, and later ones as it comes to."""
+    kind, prompt = before["protocol.kind"], before.get("protocol.system_prompt")
+    head, tail = (before.pop(f"protocol.truncation.{part}_chars", None) for part in ("head", "tail"))
+    limits = before.get("protocol.truncation", [head, tail])
+    return {
+        "prompt.sha256": FIRST_PROMPTS.get(kind) if prompt is None else prompt_digest(prompt),
+        "protocol.truncation": FIRST_LIMITS.get(kind) if limits == "default" else limits,
+    }
+
+
+def prompt_digest(system_prompt: str) -> str:
+    """Return the SHA-256 of a system prompt."""
+    return hashlib.sha256(system_prompt.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def package_versions() -> dict[str, str]:

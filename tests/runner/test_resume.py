@@ -151,6 +151,81 @@ def test_each_differing_key_is_named_with_both_values(tmp_path: Path) -> None:
     assert "protocol.kind: 'fenced' there, 'execute_tag' now" in str(refused.value)
 
 
+LATER = ("profile", "prompt.", "engines.", "protocol.code_", "protocol.tool_call_token")
+
+
+def begun_by_version_before_profiles(run_dir: Path, **settings: Any) -> None:
+    """Write the config.json of a run as it was before there were profiles, prompt files and hosted engines."""
+    begun(run_dir, **settings)
+    config = orjson.loads((run_dir / "config.json").read_bytes())
+    config["settings"] = {k: v for k, v in config["settings"].items() if not k.startswith(LATER)}
+    if "truncation" not in settings.get("protocol", {}):
+        config["settings"]["protocol.truncation"] = "default"
+    (run_dir / "config.json").write_bytes(orjson.dumps(config))
+
+
+def rewrite(run_dir: Path, **changes: Any) -> None:
+    """Change settings in a config.json; `gone` takes one away."""
+    config = orjson.loads((run_dir / "config.json").read_bytes())
+    changed = config["settings"] | {key.replace("__", "."): value for key, value in changes.items()}
+    config["settings"] = {key: value for key, value in changed.items() if value != "gone"}
+    (run_dir / "config.json").write_bytes(orjson.dumps(config))
+
+
+@pytest.mark.parametrize("kind", ["execute_tag", "tool_call"])
+def test_run_of_an_earlier_version_goes_on(tmp_path: Path, kind: str) -> None:
+    """A key that came later has the value that the earlier version worked by."""
+    begun_by_version_before_profiles(tmp_path, protocol={"kind": kind})
+    check_same_run(tmp_path, prepare(RunConfig.model_validate({"protocol": {"kind": kind}})).record({}))
+
+
+def test_truncation_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    """It was recorded as two keys."""
+    protocol = {"kind": "execute_tag", "truncation": {"head_chars": 5, "tail_chars": 6}}
+    begun_by_version_before_profiles(tmp_path, protocol=protocol)
+    written = {"protocol__truncation.head_chars": 5, "protocol__truncation.tail_chars": 6}
+    rewrite(tmp_path, protocol__truncation="gone", **written)
+    check_same_run(tmp_path, prepare(RunConfig.model_validate({"protocol": protocol})).record({}))
+
+
+def test_own_prompt_of_an_earlier_version_is_known(tmp_path: Path) -> None:
+    """That of `fenced` has changed since: going on would mix two prompts."""
+    begun_by_version_before_profiles(tmp_path)
+    with pytest.raises(RunMismatch) as refused:
+        check_same_run(tmp_path, prepare(RunConfig()).record({}))
+    differing = [line for line in str(refused.value).splitlines() if line.startswith("  ")]
+    assert len(differing) == 1
+    assert "prompt.sha256: 'e6ed9648" in differing[0]
+
+
+def test_given_prompt_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    """Its text was recorded, and so was an empty one."""
+    for prompt in ("Write code.", ""):
+        settings = {"protocol": {"system_prompt": prompt}}
+        begun_by_version_before_profiles(tmp_path, **settings)
+        check_same_run(tmp_path, prepare(RunConfig.model_validate(settings)).record({}))
+
+
+def test_later_key_that_is_set_is_refused(tmp_path: Path) -> None:
+    """What an earlier version could not do is another configuration."""
+    begun_by_version_before_profiles(tmp_path, protocol={"kind": "execute_tag"})
+    now = {"protocol": {"kind": "execute_tag"}, "profile": "upstream"}
+    with pytest.raises(RunMismatch, match=r"profile: 'default' there, 'upstream' now"):
+        check_same_run(tmp_path, prepare(RunConfig.model_validate(now)).record({}))
+
+
+def test_run_from_before_seeds_were_sent(tmp_path: Path) -> None:
+    """Its limit of time has another name now; the same seeds cannot be had, unless none are sent."""
+    begun_by_version_before_profiles(tmp_path, protocol={"kind": "execute_tag"})
+    gone = ("model__send_seed", "model__send_reasoning", "limits__working_s", "limits__wall_s")
+    rewrite(tmp_path, limits__time_s=1800.0, **dict.fromkeys(gone, "gone"))
+    settings = {"protocol": {"kind": "execute_tag"}}
+    with pytest.raises(RunMismatch, match=r"model\.send_seed: False there, True now"):
+        check_same_run(tmp_path, prepare(RunConfig.model_validate(settings)).record({}))
+    silent = RunConfig.model_validate(settings | {"model": {"send_seed": False}})
+    check_same_run(tmp_path, prepare(silent).record({}))
+
+
 def test_name_that_no_server_was_asked_for_does_not_count(tmp_path: Path) -> None:
     """A run with nothing left to do, or a dry run, needs no server to be found the same."""
     model = {"client": "openai:http://localhost:9/v1", "name": "m"}
