@@ -14,7 +14,7 @@ from pathlib import Path
 from runner.artifacts import PICTURES_FOLDER
 from runner.conversation import Conversation, opening_messages
 from runner.errors import JournalError
-from runner.journal import Journal, TurnLog, empty_artifacts
+from runner.journal import AttemptJournal, TurnLog, empty_artifacts
 from runner.lease import ArtifactsFolder
 from runner.meter import RunMeter, in_one_line
 from runner.outcome import Outcome
@@ -55,7 +55,7 @@ class AttemptRunner:
         self,
         settings: RolloutSettings,
         identity: RunIdentity,
-        journal: Journal,
+        journal: AttemptJournal,
         turnstile: Turnstile,
         on_finished: OnFinished | None = None,
     ) -> None:

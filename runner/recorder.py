@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from runner.encoding import encode_joined
-from runner.journal import Journal
+from runner.journal import AttemptJournal
 from runner.outcome import Outcome
 from runner.plan import Attempt
 from runner.records import SCHEMA_VERSION, Trajectory, TryRecord
@@ -59,7 +59,7 @@ class AttemptHistory:
 class Recorder:
     """Writes what came of attempts."""
 
-    def __init__(self, journal: Journal, identity: RunIdentity) -> None:
+    def __init__(self, journal: AttemptJournal, identity: RunIdentity) -> None:
         self._journal = journal
         self._identity = identity
 

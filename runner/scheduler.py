@@ -8,7 +8,7 @@ and left for a resume.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +19,7 @@ from runner.breaker import Breaker
 from runner.config import AdmissionConfig, BreakerConfig, RunLimits
 from runner.errors import DiskFull, JournalError
 from runner.gate import Gate
-from runner.journal import Journal
+from runner.journal import AttemptJournal
 from runner.limits import run_limit_reached
 from runner.loop_lag import LoopLag
 from runner.plan import Attempt
@@ -53,16 +53,20 @@ class Scheduler:
         self,
         rollouts: RolloutSettings,
         identity: RunIdentity,
-        journal: Journal,
+        journal: AttemptJournal,
         settings: SchedulerSettings,
         *,
         n_total: int,
         n_done_before: int = 0,
         n_idle_sandboxes: Callable[[], int] = lambda: 0,
         on_finished: OnFinished | None = None,
+        on_ended: Callable[[str], None] = lambda attempt: None,
         shared_trajectories: Gate | None = None,
     ) -> None:
-        """`shared_trajectories` is a limit that other runs have a part in, as in the sandboxes."""
+        """`on_ended` is told each attempt that is not running any more, whatever came of it.
+
+        `shared_trajectories` is a limit that other runs have a part in, as in the sandboxes.
+        """
         self._rollouts = rollouts
         self._journal = journal
         self._settings = settings
@@ -73,6 +77,7 @@ class Scheduler:
         self._meter = rollouts.meter
         self._trajectories = Gate(settings.concurrency)
         self._shared_trajectories = shared_trajectories
+        self._tell_ended = on_ended
         self._sandbox_gate = rollouts.sandboxes.gate
         self._turnstile = Turnstile(Breaker(settings.breaker), journal.event, self.drain)
         self._attempts = AttemptRunner(rollouts, identity, journal, self._turnstile, on_finished)
@@ -83,7 +88,7 @@ class Scheduler:
         self._draining: str | None = None
         self._loop_lag = LoopLag()
 
-    async def run(self, attempts: Iterable[Attempt]) -> None:
+    async def run(self, attempts: Iterable[Attempt] | AsyncIterable[Attempt]) -> None:
         """Run all attempts, or until drained.
 
         Raises:
@@ -95,7 +100,7 @@ class Scheduler:
             if self._shared_trajectories is None:
                 works.append(self._adapt_sandboxes())
             keepers = [group.create_task(work) for work in works]
-            self._feeder = group.create_task(self._feed(group, iter(attempts)))
+            self._feeder = group.create_task(self._feed(group, _each(attempts)))
             if self._drain_asked.is_set():
                 self._feeder.cancel()
             await asyncio.wait([self._feeder])
@@ -180,8 +185,8 @@ class Scheduler:
             last_failure=meter.last_failure,
         )
 
-    async def _feed(self, group: asyncio.TaskGroup, source: Iterator[Attempt]) -> None:
-        for attempt in source:
+    async def _feed(self, group: asyncio.TaskGroup, source: AsyncIterator[Attempt]) -> None:
+        async for attempt in source:
             await self._turnstile.wait()
             await self._trajectories.acquire()
             if self._shared_trajectories is not None:
@@ -195,6 +200,7 @@ class Scheduler:
         self._trajectories.release()
         if self._shared_trajectories is not None:
             self._shared_trajectories.release()
+        self._tell_ended(name)
 
     async def _run_attempt(self, attempt: Attempt) -> None:
         try:
@@ -240,3 +246,12 @@ class Scheduler:
         return run_limit_reached(
             self._settings.run_limits, self._meter.elapsed_s, usage.total_tokens, usage.cost or 0.0
         )
+
+
+async def _each(attempts: Iterable[Attempt] | AsyncIterable[Attempt]) -> AsyncIterator[Attempt]:
+    if isinstance(attempts, AsyncIterable):
+        async for attempt in attempts:
+            yield attempt
+        return
+    for attempt in attempts:
+        yield attempt

@@ -1,6 +1,7 @@
 """The run directory: what was finished, what failed by our fault, what is running, what happened."""
 
 from runner.journal.inflight import INFLIGHT, TurnLog, Unfinished, read_inflight
+from runner.journal.interface import AttemptJournal
 from runner.journal.reader import (
     ARTIFACTS,
     CONFIG,
@@ -22,6 +23,7 @@ __all__ = [
     "FAILURES",
     "INFLIGHT",
     "TRAJECTORIES",
+    "AttemptJournal",
     "Journal",
     "TurnLog",
     "Unfinished",
