@@ -8,6 +8,7 @@ options. No environment variable changes a setting; the API key is read from the
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -157,7 +158,7 @@ class Limits(ConfigModel):
     model) or lost to a failing server."""
 
     wall_s: float | None = Field(default=None, gt=0)
-    """Wall time of a trajectory, waits included."""
+    """Wall time of a trajectory, waits included; one that mostly waited is not the model's failure."""
 
     max_total_tokens: int | None = Field(default=None, ge=1)
     """Prompt and completion tokens, summed over all calls of a trajectory."""
@@ -394,6 +395,9 @@ class RunConfig(ConfigModel):
         return globs
 
 
+NOT_RECORDED = "(not recorded)"
+
+
 def load_config(path: Path | None, overrides: Mapping[str, Any]) -> RunConfig:
     """Read a config file (None: all defaults), lay overrides (`a.b` -> value) over it, check it.
 
@@ -439,9 +443,13 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def public_config(config: RunConfig) -> dict[str, Any]:
-    """Return the config as JSON for the run directory, without the values of headers."""
+    """Return the config as JSON for the run directory, without the values of headers and URLs' passwords."""
     data = config.model_dump(mode="json")
-    data["model"]["headers"] = dict.fromkeys(config.model.headers, "(not recorded)")
+    model = data["model"]
+    model["client"] = re.sub(r"://[^/?#,\s]*@", "://", model["client"])
+    model["headers"] = dict.fromkeys(model["headers"], NOT_RECORDED)
+    if isinstance(headers := model["request"].get("extra_headers"), dict):
+        model["request"]["extra_headers"] = dict.fromkeys(headers, NOT_RECORDED)
     return data
 
 

@@ -23,6 +23,7 @@ class Budget:
         self._started_at = clock()
         self._last_action: str | None = None
         self._n_repeated = 0
+        self._used_s = used_s
         self.excused_s = -used_s
         """Seconds that did not count as working time."""
 
@@ -42,6 +43,14 @@ class Budget:
         if self._limits.wall_s is None:
             return math.inf
         return max(0.0, self._limits.wall_s - (self._clock() - self._started_at))
+
+    @property
+    def is_wall_lost_to_waits(self) -> bool:
+        """Whether the wall time is what ends first, and more than half of it so far was no working time."""
+        if self.remaining_wall_s > max(0.0, self._limits.working_s - self.working_s):
+            return False
+        waited_s = self.excused_s + self._used_s
+        return self._limits.wall_s is not None and waited_s > (self._clock() - self._started_at) / 2
 
     @property
     def cell_s(self) -> float:

@@ -153,11 +153,14 @@ class Rollout:
         except TimeoutError:
             if not deadline.expired():
                 raise  # a sandbox's PoolTimeout is one too
-            self.outcome.stop(StopReason.TIME_LIMIT)
+            self._stop_for_time()
 
     async def _run_turns(self) -> None:
         while True:
             reason = self._budget.exceeded(len(self.outcome.turns), self.outcome.usage)
+            if reason is StopReason.TIME_LIMIT:
+                self._stop_for_time()
+                return
             if reason is not None:
                 self.outcome.stop(reason)
                 return
@@ -174,7 +177,7 @@ class Rollout:
         except TimeoutError:
             if not deadline.expired():
                 raise
-            self.outcome.stop(StopReason.TIME_LIMIT)
+            self._stop_for_time()
             return False
         except ModelError as error:
             self._stop_for_model_error(error)
@@ -325,6 +328,20 @@ class Rollout:
         if not self.outcome.broke_resuming:  # else all of it is excused already
             self._budget.excuse(waited_s)
         self._phase.enter(Phase.EXECUTING)
+
+    def _stop_for_time(self) -> None:
+        """Say that a limit of time has ended it, and for whom: most of the wall time may be our queues'."""
+        if not self._budget.is_wall_lost_to_waits:
+            self.outcome.stop(StopReason.TIME_LIMIT)
+            return
+        timings = self.outcome.timings
+        waited = (
+            f"{timings.sandbox_wait_s:.1f} s for sandboxes and {timings.call_wait_s:.1f} s for calls, of the "
+            f"{self._settings.limits.wall_s:g} s of limits.wall_s"
+        )
+        owner = Owner.SANDBOX if timings.sandbox_wait_s > timings.call_wait_s else Owner.ENGINE
+        error = f"it mostly waited: {waited}; raise it, or lower the concurrency"
+        self.outcome.stop(StopReason.TIME_LIMIT, error, owner)
 
     def _stop_for_model_error(self, error: ModelError) -> None:
         match error:

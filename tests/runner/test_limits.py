@@ -31,6 +31,26 @@ def test_waiting_does_not_count() -> None:
     assert budget.remaining_s == 35
 
 
+@pytest.mark.parametrize(
+    ("wall_s", "own_s", "waited_s", "is_waiting"),
+    [
+        (None, 60, 600, False),
+        (100, 20, 80, True),
+        (100, 60, 40, False),
+        (1000, 60, 100, False),
+    ],
+)
+def test_wall_time_that_went_on_waits(
+    wall_s: float | None, own_s: float, waited_s: float, is_waiting: bool
+) -> None:
+    """More than half of it, where it is what has ended; turns of an earlier process count as its own."""
+    clock = Clock()
+    budget = Budget(Limits(working_s=90, wall_s=wall_s), used_s=30, clock=clock)
+    clock.now += own_s + waited_s
+    budget.excuse(waited_s)
+    assert budget.is_wall_lost_to_waits is is_waiting
+
+
 def test_cell_gets_its_limit_or_the_rest() -> None:
     """A cell never gets more than what is left, and nothing is never less than none."""
     clock = Clock()
