@@ -76,7 +76,7 @@ def find_in_hub_cache(model: str, env: Mapping[str, str]) -> Path | None:
         return found[-1].parent
     if any(variables.get(key, "0") not in ("", "0") for key in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")):
         raise ConfigError(
-            f"--model vllm:{model}: no such folder, not in {cache}, and HF_HUB_OFFLINE forbids to download it; "
+            f"--model vllm:{model}: no such folder, not in {cache}, and HF_HUB_OFFLINE forbids a download; "
             f"correct the name, or download it first where there is a network"
         )
     return None

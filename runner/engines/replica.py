@@ -62,8 +62,8 @@ class Replica:
             self._tell("engine_failed", reason=self._give_up_reason())
             self._set(state="failed")
         finally:
-            self.settled.set()
             await asyncio.shield(self._end())
+            self.settled.set()
 
     def drain(self) -> None:
         """Say that no new request should come."""

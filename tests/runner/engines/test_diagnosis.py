@@ -1,0 +1,40 @@
+"""What an engine's log says about why it did not start, and what to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from runner.engines.diagnosis import describe_status, is_port_taken, remedy
+from tests.fake_engine import CUDA_OOM, NO_KV_SPACE
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        (CUDA_OOM, "tensor_parallel"),
+        (NO_KV_SPACE, "max_model_len"),
+        ("ValueError: Free memory on device cuda:0 (3.1/79.1 GiB) on startup is less than desired GPU memory utilization (0.9, 71.2 GiB).", "another process"),
+        ("OSError: [Errno 98] Address already in use", "port"),
+        ("api_server.py: error: unrecognized arguments: --nonsense", "engines.args"),
+        ("ModuleNotFoundError: No module named 'vllm'", "make install-engines"),
+        ("ValueError: Bfloat16 is only supported on GPUs with compute capability of at least 8.0.", "engines.dtype"),
+        ("OSError: x is not a local folder and is not a valid model identifier listed on the hub", "folder"),
+    ],
+)  # fmt: skip
+def test_known_failures_have_a_remedy(log: str, expected: str) -> None:
+    """It names the setting to change."""
+    assert expected in remedy(f"INFO loading\n{log}\nINFO bye", "exit code 1")
+
+
+def test_a_kill_from_outside_is_named() -> None:
+    """The memory killer leaves nothing in the log."""
+    assert "too little memory" in remedy("INFO loading", describe_status(-9))
+    assert "the log says why" in remedy("INFO loading", describe_status(1))
+
+
+def test_a_taken_port_is_recognized() -> None:
+    """Another one is tried then."""
+    assert is_port_taken(
+        "OSError: [Errno 98] error while attempting to bind on address ('127.0.0.1', 1): address already in use"
+    )
+    assert not is_port_taken(CUDA_OOM)

@@ -1,0 +1,137 @@
+"""One engine as a process: ready, refused, late, stopped, started again; the fake engine stands for vLLM."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from runner.engines import process
+from runner.engines.host import EngineSpec
+from runner.engines.process import EngineProcess
+from runner.errors import EngineStartError
+from tests.fake_engine import COMMAND, ENVIRONMENT
+from tests.processes import processes_below, wait_until_gone
+
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+
+
+def engine(
+    folder: Path, *options: str, command: tuple[str, ...] = COMMAND, timeout_s: float = 50.0
+) -> EngineProcess:
+    """Return an engine whose processes are known by the folder, which stands in their environment."""
+    spec = EngineSpec((*command, "--model", "m", *options), {**ENVIRONMENT, "FOLDER": str(folder)}, timeout_s)
+    return EngineProcess(spec, folder / "logs" / "engine.log")
+
+
+def wait_until_there(folder: Path, n_processes: int) -> None:
+    """Wait until so many processes are known by the folder: keeper, engine, core."""
+    deadline = time.monotonic() + 20.0
+    while len(processes_below(folder)) < n_processes:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+async def test_a_ready_engine_says_where_and_what_it_is(tmp_path: Path) -> None:
+    """It answers at once, and nothing is left after it was stopped; then it can be started again."""
+    host = engine(tmp_path, "--max-model-len", "4096")
+    try:
+        first = await host.start()
+        assert (first.model, first.max_model_len) == ("m", 4096)
+        async with aiohttp.ClientSession() as http, http.get(f"{first.url}/models") as response:
+            assert response.status == 200
+        await host.stop(5.0)
+        assert await host.ended() == "exit code 0"
+        assert not wait_until_gone(tmp_path, 0.0)
+        assert await host.start()
+    finally:
+        await host.close()
+        await host.close()
+    assert not wait_until_gone(tmp_path, 0.0)
+
+
+async def test_memory_that_is_too_small_is_named(tmp_path: Path) -> None:
+    """With the remedy and the end of the log; its core is gone."""
+    with pytest.raises(EngineStartError) as caught:
+        await engine(tmp_path, "--start-fault", "oom").start()
+    message = str(caught.value)
+    assert "it ended (exit code 1); the model does not fit: raise engines.tensor_parallel" in message
+    assert "torch.OutOfMemoryError" in message
+    assert not wait_until_gone(tmp_path, 0.0)
+
+
+async def test_a_start_has_a_limit(tmp_path: Path) -> None:
+    """What hangs is killed."""
+    with pytest.raises(EngineStartError, match=r"not ready in 3 s \(engines.start_timeout_s\)"):
+        await engine(tmp_path, "--start-fault", "never", timeout_s=3.0).start()
+    assert not wait_until_gone(tmp_path, 0.0)
+
+
+async def test_a_command_that_is_not_there(tmp_path: Path) -> None:
+    """The log names it."""
+    with pytest.raises(EngineStartError, match="cannot execute /no/such/python: No such file"):
+        await engine(tmp_path, command=("/no/such/python",)).start()
+
+
+async def test_a_taken_port_is_left_to_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next try takes another; after three, the error says what to do."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        ports = iter([taken, process.free_port("127.0.0.1")])
+        monkeypatch.setattr(process, "free_port", lambda host: next(ports))
+        host = engine(tmp_path)
+        try:
+            address = await host.start()
+            assert f":{taken}/" not in address.url
+        finally:
+            await host.close()
+        monkeypatch.setattr(process, "free_port", lambda host: taken)
+        monkeypatch.setattr(process, "PORT_TRIES", 1)
+        with pytest.raises(EngineStartError, match="a port is taken"):
+            await host.start()
+
+
+async def test_a_cancelled_start_leaves_nothing(tmp_path: Path) -> None:
+    """Whoever cancels has nothing to clean up."""
+    host = engine(tmp_path, "--start-s", "60")
+    starting = asyncio.create_task(host.start())
+    await asyncio.to_thread(wait_until_there, tmp_path, 3)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert not wait_until_gone(tmp_path, 0.0)
+
+
+async def test_an_engine_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    """After the grace: a frozen server handles no signal."""
+    host = engine(tmp_path)
+    address = await host.start()
+    root = address.url.removesuffix("/v1")
+    timeout = aiohttp.ClientTimeout(total=0.5)
+    async with aiohttp.ClientSession(timeout=timeout) as http:
+        with pytest.raises(TimeoutError):
+            await http.post(f"{root}/admin/die?how=freeze")
+    await host.stop(0.5)
+    assert await host.ended() == "signal 9"
+    assert not wait_until_gone(tmp_path, 0.0)
+
+
+async def test_the_log_tail_is_of_this_start(tmp_path: Path) -> None:
+    """And bounded, however much an engine writes."""
+    host = engine(tmp_path, command=("/bin/sh", "-c", "yes noise | head -c 100000; echo the end; exit 3"))
+    for _ in range(2):
+        with pytest.raises(EngineStartError, match="exit code 3"):
+            await host.start()
+        tail = await host.log_tail()
+        assert tail.endswith("the end")
+        assert len(tail) <= process.MAX_TAIL_BYTES
+    host = engine(tmp_path, command=("/bin/sh", "-c", "exit 4"))
+    with pytest.raises(EngineStartError, match="ends:\n\\(empty\\)"):
+        await host.start()
