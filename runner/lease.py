@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from sandbox_pool import (
     SandboxSpec,
     Status,
 )
+from sandbox_pool.collect import compile_globs
 
 OUTPUT_FOLDER = "output"
 CARRIED_FOLDER = ".carried"
@@ -77,6 +79,9 @@ class Lease:
         self._stack = AsyncExitStack()
         self._sandbox: Sandbox | None = None
         self._has_slot = False
+        self._carried: list[CollectedFile] | None = None
+        """What a dead sandbox left, while no other holds it."""
+
         self.wait_s = 0.0
         """Until sandboxes were there, with their setup cells run."""
 
@@ -89,6 +94,8 @@ class Lease:
         """Close the sandbox, if there is one."""
         try:
             await self._stack.aclose()
+            if self._carried is not None:
+                await self._drop_carried()
         finally:
             if self._has_slot:
                 self._has_slot = False
@@ -111,9 +118,12 @@ class Lease:
         return observation
 
     async def collect(self) -> list[ArtifactRecord]:
-        """Kill the kernel and take the files that the run keeps, synced to disk."""
+        """Kill the kernel and take the files that the run keeps, synced to disk.
+
+        Those of a dead kernel, where the time for another sandbox was not there.
+        """
         if self._sandbox is None:
-            return []
+            return await asyncio.to_thread(self._keep_carried)
         with writing(self._folder.path):
             files = await self._sandbox.collect(self._sandboxes.artifact_globs, into=self._folder.path)
         return [_artifact_record(self._folder.prefix, file) for file in files]
@@ -152,21 +162,44 @@ class Lease:
 
     async def _replace_kernel(self, dead: Sandbox) -> None:
         """Go on after a kernel died: a fresh sandbox, with the files that the dead one left."""
+        folder = self._carried_folder
+        self._carried = []
+        with writing(folder):
+            self._carried = await dead.collect(["**"], into=folder)
         self._sandbox = None
-        folder = self._folder.path / CARRIED_FOLDER
+        await dead.close()
+        sandbox = await self._lease()
+        kept = [file.path for file in self._carried if file.problem is None]
         try:
-            with writing(folder):
-                files = await dead.collect(["**"], into=folder)
-            await dead.close()
-            sandbox = await self._lease()
-            kept = [file.path for file in files if file.problem is None]
-            try:
-                await self._carry(sandbox, kept, folder)
-            except OSError as error:
-                raise SandboxError(f"files cannot be carried to a fresh sandbox: {error}") from error
-            self._sandbox = sandbox
-        finally:
-            await asyncio.to_thread(partial(shutil.rmtree, folder, ignore_errors=True))
+            await self._carry(sandbox, kept, folder)
+        except OSError as error:
+            raise SandboxError(f"files cannot be carried to a fresh sandbox: {error}") from error
+        self._sandbox = sandbox
+        await self._drop_carried()
+
+    async def _drop_carried(self) -> None:
+        self._carried = None
+        await asyncio.to_thread(partial(shutil.rmtree, self._carried_folder, ignore_errors=True))
+
+    def _keep_carried(self) -> list[ArtifactRecord]:
+        """Move what the run keeps out of the folder of carried files, which are synced. Blocks."""
+        pattern = compile_globs(self._sandboxes.artifact_globs)
+        files = [file for file in self._carried or () if pattern.match(file.path)]
+        folders = set()
+        with writing(self._folder.path):
+            for file in files:
+                if file.problem is None:
+                    target = self._folder.path / file.path
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    (self._carried_folder / file.path).rename(target)
+                    folders |= {p for p in target.parents if p.is_relative_to(self._folder.path)}
+            for folder in folders:
+                sync_folder(folder)
+        return [_artifact_record(self._folder.prefix, file) for file in files]
+
+    @property
+    def _carried_folder(self) -> Path:
+        return self._folder.path / CARRIED_FOLDER
 
     async def _carry(self, sandbox: Sandbox, kept: list[str], folder: Path) -> None:
         """Fill a sandbox as the one before was, whatever the code had put where something else was.
@@ -195,6 +228,15 @@ def _what_can_be() -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until a folder's entries are on disk. Blocks."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _artifact_record(prefix: str, file: CollectedFile) -> ArtifactRecord:

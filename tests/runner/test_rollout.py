@@ -327,6 +327,32 @@ async def test_dead_kernel_may_have_left_files_in_the_way(tmp_path: Path) -> Non
     assert not list(tmp_path.rglob(".carried"))
 
 
+async def test_files_of_a_dead_kernel_are_kept_when_time_ends(tmp_path: Path) -> None:
+    """What it left is collected, although no other sandbox becomes free for it before the wall time ends."""
+
+    def die(_: str) -> Observation:
+        pool.sandboxes[0].files |= {"output/a.csv": b"1,2", "scratch": b"3"}
+        return DEAD
+
+    class Slow(FakePool):
+        @asynccontextmanager
+        async def acquire(self, spec: SandboxSpec = DEFAULT_SPEC) -> AsyncIterator[FakeSandbox]:
+            if self.sandboxes:
+                await asyncio.Event().wait()
+            async with super().acquire(spec) as sandbox:
+                yield sandbox
+
+    pool = Slow(lambda n: die)
+    outcome, _, _ = await run(tmp_path, CELL, pool=pool, wall_s=0.3)
+    assert outcome.stop_reason is StopReason.TIME_LIMIT
+    (artifact,) = outcome.artifacts
+    assert (artifact.path, artifact.bytes) == ("artifacts/s/1/output/a.csv", 3)
+    assert [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()] == [
+        "output/a.csv"
+    ]
+    assert not list(tmp_path.rglob(".carried"))
+
+
 class Small(FakeSandbox):
     """Holds 10 bytes of files."""
 
@@ -485,7 +511,24 @@ async def test_waits_count_as_wall_time_and_not_as_working_time(tmp_path: Path) 
     assert outcome.timings.call_wait_s >= 0.19
     assert outcome.timings.model_s < 0.1
     outcome = await rollout(settings(Queueing("42"), FakePool(), wall_s=0.1), sample(), tmp_path).run()
-    assert outcome.stop_reason is StopReason.TIME_LIMIT
+    assert (outcome.stop_reason, outcome.owner) == (StopReason.TIME_LIMIT, Owner.ENGINE)
+
+
+async def test_wall_time_that_ends_in_our_queue_is_ours(tmp_path: Path) -> None:
+    """Who got no sandbox had no chance; who used the time itself has to answer for it."""
+    busy = settings(ListModel(CELL), FakePool(), wall_s=0.3)
+    await busy.sandboxes.gate.acquire()
+    busy.sandboxes.gate.limit = 1
+    outcome = await rollout(busy, sample(), tmp_path).run()
+    assert (outcome.stop_reason, outcome.owner) == (StopReason.TIME_LIMIT, Owner.SANDBOX)
+    assert "of the 0.3 s of limits.wall_s" in (outcome.error or "")
+
+    async def slow(_: str) -> Observation:
+        await asyncio.sleep(0.2)
+        return OK
+
+    outcome, _, _ = await run(tmp_path, CELL, pool=FakePool(lambda n: slow), wall_s=0.3)
+    assert (outcome.stop_reason, outcome.owner) == (StopReason.TIME_LIMIT, Owner.MODEL)
 
 
 async def test_several_calls_in_one_reply(tmp_path: Path) -> None:
