@@ -34,10 +34,13 @@ class Endpoint:
     """A server at `url`, whose path ends in /v1 mostly."""
 
     def __init__(self, url: str, admission: AdmissionConfig, *, concurrency: int, on_event: OnEvent) -> None:
-        self.url = url.rstrip("/")
-        parsed = URL(self.url)
+        parsed = URL(url.rstrip("/"))
+        self.url = str(parsed.with_user(None))
+        """Fit to be shown: without a password."""
+
         self.name = f"{parsed.host}:{parsed.port}"
-        self._completions_url = URL(f"{self.url}/chat/completions")
+        self._completions_url = parsed / "chat/completions"
+        self._models_url = parsed / "models"
         self._metrics_url = parsed.with_path("/metrics").with_query(None)
         self._has_metrics: bool | None = None
         self._config = admission
@@ -61,7 +64,7 @@ class Endpoint:
     async def get_models(self, http: aiohttp.ClientSession) -> Answer:
         """Ask which models it serves. Raises as `post` does."""
         timeout = aiohttp.ClientTimeout(total=LOOK_TIMEOUT_S)
-        async with http.get(f"{self.url}/models", timeout=timeout) as response:
+        async with http.get(self._models_url, timeout=timeout) as response:
             return Answer(response.status, response.headers, await response.read())
 
     def on_success(self, now: float, latency_s: float, n_completion_tokens: int) -> None:

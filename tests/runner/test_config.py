@@ -9,6 +9,7 @@ import pytest
 
 from runner.config import load_config, parse_setting, public_config
 from runner.errors import ConfigError
+from runner.resume import hashable_settings
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -27,6 +28,21 @@ def test_yaml_is_version_1_2(tmp_path: Path) -> None:
     """`1e-5` is a number, `no` is a word, as in the request body."""
     path = write(tmp_path, "model:\n  request: {min_p: 1e-5, user: no, seed: 0o17}\n")
     assert load_config(path, {}).model.request == {"min_p": 1e-5, "user": "no", "seed": 15}
+
+
+def test_secrets_are_not_recorded() -> None:
+    """Neither a header's value nor a password in a server's address enters the run directory."""
+    model = {
+        "client": "openai:https://user:s3cret@a/v1, http://s3cret@b:80/v1,http://c/v1/x@y",
+        "headers": {"x-api-key": "s3cret"},
+        "request": {"top_p": 1, "extra_headers": {"api-key": "s3cret"}},
+    }
+    config = load_config(None, {"model": model})
+    public = public_config(config)
+    assert public["model"]["client"] == "openai:https://a/v1, http://b:80/v1,http://c/v1/x@y"
+    assert public["model"]["request"] == {"top_p": 1, "extra_headers": {"api-key": "(not recorded)"}}
+    assert "s3cret" not in f"{public} {hashable_settings(config)}"
+    assert config.model.request["extra_headers"] == {"api-key": "s3cret"}
 
 
 def test_settings_go_through_the_same_parser() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -108,6 +109,21 @@ async def test_api_key_is_sent() -> None:
         await client.close()
 
     assert server.headers[0]["Authorization"] == "Bearer k"
+
+
+async def test_password_in_the_address() -> None:
+    """It is sent, and shown nowhere."""
+    async with StubServer(replies(lambda: completion("ok"), lambda: refusal(500, "boom"))) as server:
+        url = server.url.replace("http://", "http://user:s3cret@")
+        client = OpenAIClient([url], config(max_retries=0))
+        await client.start()
+        await client.complete(REQUEST)
+        with pytest.raises(ModelUnavailable) as caught:
+            await client.complete(REQUEST)
+        await client.close()
+
+    assert server.headers[0]["Authorization"] == f"Basic {b64encode(b'user:s3cret').decode()}"
+    assert str(caught.value).startswith(f"{server.url}: no usable answer")
 
 
 async def test_name_is_found_when_there_is_one_model() -> None:
