@@ -96,14 +96,14 @@ def _text_difference(before: str, after: str) -> str | None:
         return None
     lines = zip_longest(_lines(before), _lines(after), fillvalue="")
     for number, (old, new) in enumerate(lines, start=1):
-        if old != new:
+        if old != new and (old := normalised(old)) != (new := normalised(new)):
             return f"line {number}: {_shown(old)} before, {_shown(new)} now"
     return None
 
 
 def _lines(text: str) -> list[str]:
     """Return the lines as they end up: a progress bar writes one many times."""
-    return [normalised(line.rpartition("\r")[2]) for line in text.replace("\r\n", "\n").rstrip().split("\n")]
+    return [line.rpartition("\r")[2] for line in text.replace("\r\n", "\n").rstrip().split("\n")]
 
 
 def _shown(line: str) -> str:

@@ -6,6 +6,7 @@ config decides what happens where they differ.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from runner.divergence import first_difference
 from runner.journal import Unfinished
 from runner.lease import Lease
 from runner.records import ArtifactRecord, FurtherAction, Turn, TurnTimings, Usage
+
+MAX_COMPARED_BYTES = 64 * 1024
+"""Of output, on the event loop; more would hold it for longer than a thread costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +85,20 @@ async def execute_again(
     for number, turn in enumerate(turns, start=1):
         for code, recorded in turn.actions:
             observation = await lease.execute(code, lambda: cell_s)
-            difference = first_difference(recorded, observation_record(observation, None, "", "")[0])
+            difference = await _difference(recorded, observation_record(observation, None, "", "")[0])
             if difference is None:
                 continue
             if config.on_divergence == "restart":
                 raise CannotResume(f"turn {number}, {difference}")
             passed = passed or f"turn {number}, {difference}"
     return passed
+
+
+async def _difference(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    n_bytes = max(recorded.get("n_output_bytes", 0), now["n_output_bytes"])
+    if n_bytes <= MAX_COMPARED_BYTES:
+        return first_difference(recorded, now)
+    return await asyncio.to_thread(first_difference, recorded, now)
 
 
 def _recorded_turn(row: Mapping[str, Any]) -> RecordedTurn:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench_data import Samples
+from runner.divergence import first_difference
 from runner.errors import JournalError, ModelUnavailable
 from runner.journal import Journal, read_events, read_failures, read_inflight, read_trajectories
 from runner.models import Completion, ModelRequest
@@ -224,6 +226,23 @@ async def test_short_write_of_a_turn_is_taken_back(tmp_path: Path, monkeypatch: 
         log.append(b'{"turn":3,"messages":[]}\n')
     (unfinished,) = read_inflight(tmp_path)
     assert [row["turn"] for row in unfinished.turns] == [1, 3]
+
+
+@pytest.mark.parametrize(("n_chars", "is_on_loop"), [(100, True), (100_000, False)])
+async def test_long_outputs_are_compared_off_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_chars: int, is_on_loop: bool
+) -> None:
+    """A megabyte of lines takes longer to compare than all else may wait."""
+    threads = []
+
+    def compare(recorded: Any, now: Any) -> str | None:
+        threads.append(threading.current_thread())
+        return first_difference(recorded, now)
+
+    monkeypatch.setattr("runner.recovery.first_difference", compare)
+    long = Observation(Status.OK, (Stream("stdout", "x" * n_chars),), n_output_bytes=n_chars)
+    await run(tmp_path, Model(1), pool(lambda code: long))
+    assert [thread is threading.main_thread() for thread in threads] == [is_on_loop]
 
 
 async def test_working_time_goes_on(tmp_path: Path) -> None:
