@@ -10,6 +10,9 @@ Not upstream's: a cell ends after as long as ours may take, since upstream's wou
 died at its start is started again.
 """
 
+# nbformat's functions are not typed
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 import argparse

@@ -29,12 +29,24 @@ _TAIL_BYTES = 4000
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    """What processes hold at a time, or at most."""
+
+    all_bytes: int = 0
+    largest_bytes: int = 0
+    """Of one process."""
+
+    rest_bytes: int = 0
+    """Without the process that is the largest then."""
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
     """Of one command, from its start until its last process was gone (wall time: until itself was)."""
 
     wall_s: float
     cpu_s: float
-    peak_bytes: int | None
+    memory: Memory | None
     """None: was not looked at."""
 
 
@@ -60,36 +72,50 @@ def run_costed(
             ["sh", "-c", _JOIN_AND_RUN, str(folder / "cgroup.procs"), *command],
             stdout=written, stderr=written, cwd=cwd, env=dict(environment),
         )  # fmt: skip
-        with _watched(folder, sample_s) as peak:
+        with _watched(folder, sample_s) as seen:
             try:
                 ran.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                raise SystemExit(f"{' '.join(command)} did not end within {timeout_s:g} s") from None
+            except BaseException as error:
+                _kill_all(folder)
+                ran.wait()
+                if isinstance(error, subprocess.TimeoutExpired):
+                    raise SystemExit(f"{' '.join(command)} did not end within {timeout_s:g} s") from None
+                raise
             wall_s = time.perf_counter() - began_at
         if ran.returncode != 0:
             written.seek(0)
             said = written.read()[-_TAIL_BYTES:].decode(errors="replace")
             raise SystemExit(f"{' '.join(command)} failed with {ran.returncode}; it wrote: {said}")
         _wait_until_empty(folder)
-        return Cost(wall_s, _cpu_s(folder, mount.version), max(peak) if sample_s else None)
+        return Cost(wall_s, _cpu_s(folder, mount.version), _most(seen) if sample_s else None)
+
+
+def counting_mount() -> Mount | None:
+    """Return the hierarchy in which a control group that counts CPU can be made, if there is any."""
+    mounts = list(read_mounts(Path("/proc/self")))
+    found = [m for m in mounts if "cpuacct" in m.controllers] or [m for m in mounts if m.version == 2]
+    return found[0] if found and os.access(found[0].own, os.W_OK) else None
 
 
 @contextmanager
 def _group() -> Iterator[tuple[Path, Mount]]:
     """Make a control group that counts CPU; at the end it is removed, and what lives in it is killed."""
-    mounts = list(read_mounts(Path("/proc/self")))
-    mount = next((m for m in mounts if "cpuacct" in m.controllers), None)
-    mount = mount or next((m for m in mounts if m.version == 2), None)
-    if mount is None or not os.access(mount.own, os.W_OK):
+    mount = counting_mount()
+    if mount is None:
         raise SystemExit("CPU is counted by a control group, and none can be made here: start as root")
     folder = mount.own / f"bench-{secrets.token_hex(4)}"
     folder.mkdir()
     try:
         yield folder, mount
     finally:
+        _kill_all(folder)
         for group in sorted(_groups(folder), reverse=True):  # the deepest first
-            kill(group, frozenset())
             remove(group)
+
+
+def _kill_all(folder: Path) -> None:
+    for group in _groups(folder):
+        kill(group, frozenset())
 
 
 def _groups(folder: Path) -> list[Path]:
@@ -121,29 +147,39 @@ def _pids(folder: Path) -> list[int]:
 
 
 @contextmanager
-def _watched(folder: Path, every_s: float | None) -> Iterator[list[int]]:
-    """Look at memory every so many seconds, in a thread; yields the list that the bytes are put into."""
-    found = [0]
+def _watched(folder: Path, every_s: float | None) -> Iterator[list[Memory]]:
+    """Look at memory every so many seconds, in a thread; yields the list that is filled meanwhile."""
+    seen: list[Memory] = []
     is_over = threading.Event()
 
     def watch() -> None:
         while not is_over.wait(every_s):
-            found.append(memory_bytes(_pids(folder)))
+            seen.append(memory_of(_pids(folder)))
 
     thread = threading.Thread(target=watch) if every_s is not None else None
     if thread:
         thread.start()
     try:
-        yield found
+        yield seen
     finally:
         is_over.set()
         if thread:
             thread.join()
 
 
-def memory_bytes(pids: Sequence[int]) -> int:
-    """Return the proportional memory of processes, and of the files in tmpfs that only they see."""
-    return sum(pss_bytes(Process(pid, 0)) for pid in pids) + _tmpfs_bytes(pids)
+def memory_of(pids: Sequence[int]) -> Memory:
+    """Return the proportional memory of processes, with the files in any tmpfs that only they see."""
+    by_process = [pss_bytes(Process(pid, 0)) for pid in pids]
+    all_bytes, largest = sum(by_process) + _tmpfs_bytes(pids), max(by_process, default=0)
+    return Memory(all_bytes, largest, all_bytes - largest)
+
+
+def _most(seen: Sequence[Memory]) -> Memory:
+    return Memory(
+        max((memory.all_bytes for memory in seen), default=0),
+        max((memory.largest_bytes for memory in seen), default=0),
+        max((memory.rest_bytes for memory in seen), default=0),
+    )
 
 
 def _tmpfs_bytes(pids: Sequence[int]) -> int:
