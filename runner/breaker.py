@@ -52,6 +52,10 @@ class Breaker:
         self._next_probe_at = now + self._probe_s
         return True
 
+    def wait_anew(self, now: float) -> None:
+        """Count how long it is open from now: until now nothing could close it."""
+        self._opened_at = now
+
     def is_hopeless(self, now: float) -> bool:
         """Return whether it has been open for as long as the run waits."""
         return self.reason is not None and now - self._opened_at >= self._config.max_pause_s

@@ -95,20 +95,22 @@ class Scheduler:
             ExceptionGroup: of a bug, or of UnsupportedHost.
             JournalError: the run directory cannot be written; what ran was given time to end.
         """
-        async with self._loop_lag, asyncio.TaskGroup() as group:
-            works = [self._keep(), self._drain()]
-            if self._shared_trajectories is None:
-                works.append(self._adapt_sandboxes())
-            keepers = [group.create_task(work) for work in works]
-            self._feeder = group.create_task(self._feed(group, _each(attempts)))
-            if self._drain_asked.is_set():
-                self._feeder.cancel()
-            await asyncio.wait([self._feeder])
-            while self._running:
-                await asyncio.wait(list(self._running.values()))
-            for keeper in keepers:
-                keeper.cancel()
-        self._turnstile.close()
+        try:
+            async with self._loop_lag, asyncio.TaskGroup() as group:
+                works = [self._keep(), self._drain()]
+                if self._shared_trajectories is None:
+                    works.append(self._adapt_sandboxes())
+                keepers = [group.create_task(work) for work in works]
+                self._feeder = group.create_task(self._feed(group, _each(attempts)))
+                if self._drain_asked.is_set():
+                    self._feeder.cancel()
+                await asyncio.wait([self._feeder])
+                while self._running:
+                    await asyncio.wait(list(self._running.values()))
+                for keeper in keepers:
+                    keeper.cancel()
+        finally:
+            self._turnstile.close()
 
     def drain(self, reason: str = "asked to") -> None:
         """Take no further attempts; give running ones the grace period. A second call ends that too."""

@@ -63,6 +63,7 @@ class Turnstile:
         """End a pause that somebody asked for."""
         if self._asked_to_pause is not None:
             self._asked_to_pause = None
+            self._breaker.wait_anew(time.monotonic())
             self._on_event("resumed")
         self._release_if_open()
 
@@ -92,7 +93,7 @@ class Turnstile:
         now = time.monotonic()
         if self.failing is None:
             return
-        if self._breaker.is_hopeless(now):
+        if self._asked_to_pause is None and self._breaker.is_hopeless(now):
             self._on_hopeless(self.failing)
             return
         if self._asked_to_pause is None and self._waiters and self._breaker.take_probe(now):

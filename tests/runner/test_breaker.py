@@ -109,3 +109,20 @@ async def test_pause_by_a_person() -> None:
     assert [type(result) for result in results] == [asyncio.CancelledError, type(None), type(None)]
     assert gate.paused is None
     gate.close()
+
+
+async def test_pause_by_a_person_is_no_failing(monkeypatch: Any) -> None:
+    """While a person holds the run nothing can go better, and that is not held against it."""
+    monkeypatch.setattr("runner.turnstile.PROBE_INTERVAL_S", 0.01)
+    ended: asyncio.Queue[str] = asyncio.Queue()
+    gate = Turnstile(breaker(max_pause_s=0.3), lambda name, **details: None, ended.put_nowait)
+    for _ in range(5):
+        gate.on_try("down")
+    gate.pause("lunch")
+    await asyncio.sleep(0.5)
+    gate.resume()
+    await asyncio.sleep(0.1)
+    assert ended.empty(), "it has all of max_pause_s again"
+    async with asyncio.timeout(2):
+        await ended.get()
+    gate.close()

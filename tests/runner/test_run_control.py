@@ -163,6 +163,20 @@ async def test_breaker_ends_a_hopeless_run(tmp_path: Path, monkeypatch: pytest.M
     assert {row["stop_reason"] for row in read_failures(tmp_path)} <= {"cancelled", "engine_error"}
 
 
+async def test_nothing_probes_after_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is cancelled while it pauses leaves no timer behind, whose journal is closed."""
+    monkeypatch.setattr("runner.turnstile.PROBE_INTERVAL_S", 0.01)
+    model = Model()
+    model.failing = "down"
+    with Journal(tmp_path) as journal:
+        runner = scheduler(rollout_settings(model), journal, 40, breaker={"window": 10})
+        running = asyncio.create_task(runner.run(plan(40)))
+        await until(lambda: runner.statistics().paused)
+        running.cancel()
+        await asyncio.wait([running])
+    assert runner._turnstile._timer is None
+
+
 async def test_endpoints_hold_trajectories_back(tmp_path: Path) -> None:
     """What the endpoints bear is met, whatever the user allows; it may change while the run goes on."""
     model = Model(0.01)
