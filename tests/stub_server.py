@@ -57,6 +57,7 @@ class StubServer:
     latency_s: float = 0.0
     models: tuple[str, ...] = ("stub",)
     owned_by: str = "stub"
+    root: str | None = None
     routes: Sequence[web.RouteDef] = ()
     port: int = 0
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -103,7 +104,8 @@ class StubServer:
         return completion(text)
 
     async def _list_models(self, request: web.Request) -> Reply:
-        return web.json_response({"data": [{"id": name, "owned_by": self.owned_by} for name in self.models]})
+        row = {"owned_by": self.owned_by, "root": self.root}
+        return web.json_response({"data": [{"id": name, **row} for name in self.models]})
 
 
 async def serve(port: int, latency_s: float) -> None:

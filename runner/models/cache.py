@@ -1,8 +1,8 @@
 """Replies that were given before: a request with the same content is not made again.
 
 Opt-in (`model.cache`), for judges and for temperature 0. A file per reply, named for the SHA-256 of all
-that is sent; the seed is part of it, so that epochs differ unless `model.send_seed` is off. A reply from
-the cache counts its tokens against the trajectory's limits as the first one did.
+that is sent and of who is asked; the seed is part of it, so that epochs differ unless `model.send_seed` is
+off. A reply from the cache counts its tokens against the trajectory's limits as the first one did.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class CachingClient:
 
     async def complete(self, request: ModelRequest) -> Completion:
         """See ModelClient. Of equal requests at the same time, one is made."""
-        key = hashlib.sha256(self._client.body(request)).hexdigest()
+        key = hashlib.sha256(self._client.identity() + self._client.body(request)).hexdigest()
         while (asking := self._asking.get(key)) is not None:
             with request.clock.waiting():
                 await asyncio.wait([asking])

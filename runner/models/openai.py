@@ -88,6 +88,7 @@ class OpenAIClient:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self.name = config.name or ""
         self._is_vllm = False
+        self._roots: set[str] = set()
         self._http: aiohttp.ClientSession | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._tails: dict[tuple[tuple[str, ...], int], bytes] = {}
@@ -131,7 +132,10 @@ class OpenAIClient:
         if status == 404 and not url.endswith("/v1"):
             raise ConfigError(f"{url}/models is not there (HTTP 404): most addresses end in /v1")
         rows = _model_rows(answer.body) if status == 200 else None
-        self._is_vllm = self._is_vllm or any(row.get("owned_by") == "vllm" for row in rows or ())
+        of_vllm = [row for row in rows or () if row.get("owned_by") == "vllm"]
+        self._is_vllm = self._is_vllm or bool(of_vllm)
+        asked = [row for row in of_vllm if self._config.name in (None, row["id"])]
+        self._roots |= {str(row["root"]) for row in asked if row.get("root")}
         if self._config.name:
             return self._config.name
         if rows is None:
@@ -180,6 +184,13 @@ class OpenAIClient:
                 )
             with request.clock.waiting():
                 await asyncio.sleep(max(outcome.wait_s, self._backoff_s(n_failed - 1)))
+
+    def identity(self) -> bytes:
+        """Return what tells the model from others of its name; known once the client is started.
+
+        Where vLLM has loaded it from, or the servers' addresses.
+        """
+        return encode(sorted(self._roots or {endpoint.url for endpoint in self._endpoints}))
 
     def body(self, request: ModelRequest) -> bytes:
         """Return the request as it is sent."""

@@ -48,6 +48,30 @@ async def test_same_request_is_made_once(tmp_path: Path) -> None:
     assert replies[0].usage.total_tokens == 18
 
 
+async def ask_both(folder: Path, first: StubServer, second: StubServer) -> int:
+    """Ask two servers the same, one after the other; return how many had to answer."""
+    async with first, second:
+        for server in (first, second):
+            client = await cached(server, folder, name="default")
+            await client.complete(request())
+            await client.close()
+    return len(first.requests) + len(second.requests)
+
+
+async def test_servers_share_no_replies(tmp_path: Path) -> None:
+    """Two that call different models by one name are told apart, by their addresses if by nothing else."""
+    assert await ask_both(tmp_path, StubServer(), StubServer()) == 2
+
+
+@pytest.mark.parametrize(("roots", "n_asked"), [(("/a", "/b"), 2), (("/a", "/a"), 1), ((None, None), 2)])
+async def test_vllm_says_which_model_it_serves(
+    tmp_path: Path, roots: tuple[str | None, ...], n_asked: int
+) -> None:
+    """Its replies are known again behind another address."""
+    first, second = (StubServer(models=("default",), owned_by="vllm", root=root) for root in roots)
+    assert await ask_both(tmp_path, first, second) == n_asked
+
+
 async def test_concurrent_requests_make_one_call(tmp_path: Path) -> None:
     """The others wait for it; a cancelled one leaves the call to the next."""
     async with StubServer(latency_s=0.05) as server:
