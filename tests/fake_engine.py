@@ -29,7 +29,7 @@ from tests.processes import ROOT
 COMMAND = (sys.executable, "-m", "tests.fake_engine")
 ENVIRONMENT = {"PYTHONPATH": str(ROOT)}
 WAYS_TO_DIE = ("core500", "exit", "oom", "hang", "freeze", "reset")
-START_FAULTS = ("oom", "kv", "crash", "never", "argument")
+START_FAULTS = ("oom", "kv", "crash", "never", "argument", "port")
 CORE = (
     "import signal, threading; "
     "[signal.signal(n, signal.SIG_IGN) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]; "
@@ -230,6 +230,8 @@ def fail_to_start(options: argparse.Namespace) -> None:
             log(NO_KV_SPACE)
         case "argument":
             log("api_server.py: error: unrecognized arguments: --no-such-option")
+        case "port":
+            log("OSError: [Errno 98] error while attempting to bind on address: address already in use")
         case "crash":
             log("RuntimeError: the reason")
         case "never":

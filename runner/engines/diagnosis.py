@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-PORT_TAKEN = re.compile(r"address already in use|Errno 98\b", re.IGNORECASE)
-
 REMEDIES: Sequence[tuple[re.Pattern[str], str]] = (
     (
-        PORT_TAKEN,
+        re.compile(r"address already in use|Errno 98\b", re.IGNORECASE),
         "a port is taken: end what listens there (ss -ltnp lists it), or take another where engines.args "
         "names it, and run the same command again",
     ),
@@ -67,11 +65,6 @@ def remedy(log: str, how: str) -> str:
         if pattern.search(log):
             return advice
     return KILLED if how == describe_status(-9) else UNKNOWN
-
-
-def is_port_taken(log: str) -> bool:
-    """Whether an engine ended because something else listens on its port."""
-    return PORT_TAKEN.search(log) is not None
 
 
 def describe_status(status: int | None) -> str:

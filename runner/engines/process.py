@@ -15,14 +15,13 @@ import aiohttp
 import orjson
 
 from runner.engines import keeper
-from runner.engines.diagnosis import describe_status, is_port_taken, remedy
+from runner.engines.diagnosis import describe_status, remedy
 from runner.engines.host import EngineAddress, EngineSpec
 from runner.engines.orphans import marked, sweep_marked
 from runner.errors import EngineStartError
 
 LOOK_INTERVAL_S = 0.25
 LOOK_TIMEOUT_S = 5.0
-PORT_TRIES = 3
 MAX_TAIL_BYTES = 8192
 STOP_MARGIN_S = 5.0
 """For the keeper's last word, behind the grace and the sweep."""
@@ -49,28 +48,27 @@ class EngineProcess:
         self._log_begin = 0
         self._keeper: asyncio.subprocess.Process | None = None
         self._listener: asyncio.Task[None] | None = None
+        self._port: socket.socket | None = None
         self._mark = ""
         self._how = ""
         self._ended = asyncio.Event()
 
     async def start(self) -> EngineAddress:
         """See EngineHost."""
-        for n_tried in range(1, PORT_TRIES + 1):
-            try:
-                address = await self._start_once()
-                if address is not None:
-                    return address
-                error = await self._start_error(f"it ended ({self._how})")
-            except TimeoutError:
-                limit = f"{self._spec.start_timeout_s:g} s (engines.start_timeout_s)"
-                error = await self._start_error(f"it was not ready in {limit}")
-            except BaseException:
-                await asyncio.shield(self.stop(0.0))
-                raise
-            await self.stop(0.0)
-            if n_tried == PORT_TRIES or not is_port_taken(str(error)):
-                raise error
-        raise AssertionError("the last try returns or raises")
+        try:
+            address = await self._start_once()
+        except TimeoutError:
+            limit = f"{self._spec.start_timeout_s:g} s (engines.start_timeout_s)"
+            error = await self._start_error(f"it was not ready in {limit}")
+        except BaseException:
+            await asyncio.shield(self.stop(0.0))
+            raise
+        else:
+            if address is not None:
+                return address
+            error = await self._start_error(f"it ended ({self._how})")
+        await self.stop(0.0)
+        raise error
 
     async def ended(self) -> str:
         """See EngineHost."""
@@ -81,6 +79,7 @@ class EngineProcess:
         """See EngineHost."""
         process, listener = self._keeper, self._listener
         if process is None or listener is None:
+            self._release_port()
             return
         assert process.stdin is not None
         with suppress(OSError, RuntimeError):  # RuntimeError: uvloop's word for a pipe that is closed
@@ -92,6 +91,7 @@ class EngineProcess:
                 process.kill()
             await asyncio.wait([listener])
         self._keeper = self._listener = None
+        self._release_port()
 
     async def log_tail(self) -> str:
         """See EngineHost. Of the present start, or the last one."""
@@ -103,7 +103,8 @@ class EngineProcess:
 
     async def _start_once(self) -> EngineAddress | None:
         """Return the address once the engine answers, or None when it has ended. Raises TimeoutError."""
-        port = free_port(self._host)
+        self._port = reserve_port(self._host)
+        port = self._port.getsockname()[1]
         async with asyncio.timeout(self._spec.start_timeout_s):
             await self._launch(port)
             return await self._wait_ready(f"http://{self._host}:{port}")
@@ -143,15 +144,15 @@ class EngineProcess:
         self._ended.set()
 
     async def _wait_ready(self, root: str) -> EngineAddress | None:
-        timeout = aiohttp.ClientTimeout(total=LOOK_TIMEOUT_S)
-        async with aiohttp.ClientSession(timeout=timeout) as http:
-            while not self._ended.is_set():
-                if (address := await _look(http, root, self._api_key())) is not None:
-                    return address
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_INTERVAL_S):
-                        await self._ended.wait()
-        return None
+        looking = asyncio.create_task(_look_until_ready(root, self._api_key()))
+        ended = asyncio.create_task(self._ended.wait())
+        try:
+            done, _ = await asyncio.wait({looking, ended}, return_when=asyncio.FIRST_COMPLETED)
+            return looking.result() if looking in done else None
+        finally:
+            looking.cancel()
+            ended.cancel()
+            await asyncio.wait({looking, ended})
 
     def _api_key(self) -> str | None:
         return self._spec.env.get("VLLM_API_KEY") or os.environ.get("VLLM_API_KEY")
@@ -162,6 +163,11 @@ class EngineProcess:
             f"an engine did not start: {what}; {remedy(tail, self._how)}. "
             f"Its log, {self._log_path}, ends:\n{tail or '(empty)'}"
         )
+
+    def _release_port(self) -> None:
+        if self._port is not None:
+            self._port.close()
+            self._port = None
 
     def _open_log(self, argv: list[str]) -> int:
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -181,6 +187,15 @@ class EngineProcess:
             return ""
 
 
+async def _look_until_ready(root: str, api_key: str | None) -> EngineAddress:
+    timeout = aiohttp.ClientTimeout(total=LOOK_TIMEOUT_S)
+    async with aiohttp.ClientSession(timeout=timeout) as http:
+        while True:
+            if (address := await _look(http, root, api_key)) is not None:
+                return address
+            await asyncio.sleep(LOOK_INTERVAL_S)
+
+
 async def _look(http: aiohttp.ClientSession, root: str, api_key: str | None) -> EngineAddress | None:
     """Return what an engine says of itself, or None while it is not ready."""
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -195,8 +210,18 @@ async def _look(http: aiohttp.ClientSession, root: str, api_key: str | None) -> 
         return None
 
 
-def free_port(host: str) -> int:
-    """Return a port that nothing listens on now; something else may take it before it is used."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+def reserve_port(host: str) -> socket.socket:
+    """Return a socket that holds a free port of an address as long as it is open.
+
+    It does not listen, so that a server which sets SO_REUSEADDR or SO_REUSEPORT, as vLLM does, may take the
+    port, and nothing else can: two engines that shared one would not notice.
+    """
+    holder = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind((host, 0))
+    except OSError:
+        holder.close()
+        raise
+    return holder

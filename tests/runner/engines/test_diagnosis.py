@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.engines.diagnosis import describe_status, is_port_taken, remedy
+from runner.engines.diagnosis import describe_status, remedy
 from tests.fake_engine import CUDA_OOM, NO_KV_SPACE
 
 
@@ -30,11 +30,3 @@ def test_a_kill_from_outside_is_named() -> None:
     """The memory killer leaves nothing in the log."""
     assert "too little memory" in remedy("INFO loading", describe_status(-9))
     assert "the log says why" in remedy("INFO loading", describe_status(1))
-
-
-def test_a_taken_port_is_recognized() -> None:
-    """Another one is tried then."""
-    assert is_port_taken(
-        "OSError: [Errno 98] error while attempting to bind on address ('127.0.0.1', 1): address already in use"
-    )
-    assert not is_port_taken(CUDA_OOM)

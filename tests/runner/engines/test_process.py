@@ -78,24 +78,23 @@ async def test_a_command_that_is_not_there(tmp_path: Path) -> None:
         await engine(tmp_path, command=("/no/such/python",)).start()
 
 
-async def test_a_taken_port_is_left_to_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next try takes another; after three, the error says what to do."""
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        taken = other.getsockname()[1]
-        ports = iter([taken, process.free_port("127.0.0.1")])
-        monkeypatch.setattr(process, "free_port", lambda host: next(ports))
-        host = engine(tmp_path)
-        try:
-            address = await host.start()
-            assert f":{taken}/" not in address.url
-        finally:
-            await host.close()
-        monkeypatch.setattr(process, "free_port", lambda host: taken)
-        monkeypatch.setattr(process, "PORT_TRIES", 1)
-        with pytest.raises(EngineStartError, match="a port is taken"):
-            await host.start()
+async def test_the_port_is_held_for_the_engine(tmp_path: Path) -> None:
+    """While it starts, nothing else can listen there; the engine can, and has it as long as it lives."""
+    holder = process.reserve_port("127.0.0.1")
+    address = holder.getsockname()
+    with holder, socket.socket() as other, socket.socket() as server:
+        with pytest.raises(OSError, match="in use"):
+            other.bind(address)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(address)
+        server.listen()
+
+
+async def test_a_port_that_is_taken_all_the_same(tmp_path: Path) -> None:
+    """Such as one that `engines.args` names: the error says what to do, and no other server is taken for ours."""
+    host = engine(tmp_path, "--start-fault", "port")
+    with pytest.raises(EngineStartError, match="a port is taken"):
+        await host.start()
 
 
 async def test_a_cancelled_start_leaves_nothing(tmp_path: Path) -> None:
