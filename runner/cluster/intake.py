@@ -1,0 +1,142 @@
+"""Writes what workers send into the run directory, in the order in which it came."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from runner.cluster.messages import Answer, Batch, FilePart, Happened, Recorded, StagedFile, TurnDone
+from runner.errors import JournalError, write_error
+from runner.journal import ARTIFACTS, INFLIGHT, Journal, TurnLog
+from runner.journal.lines import repair_torn_line
+from runner.plan import Attempt
+
+Pictures = tuple[tuple[str, bytes], ...]
+
+
+class Intake:
+    """The driver's part of a journal. A line is written when every file that it names is on disk."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    async def take(self, batch: Batch, worker: str, is_owner: Callable[[str], bool]) -> dict[int, Answer]:
+        """Write what messages say of attempts that are their worker's; return the answers to lines.
+
+        What another worker has been given meanwhile is passed over. Never raises for a disk that cannot be
+        written: that is the answer to the line.
+        """
+        pending: dict[int, asyncio.Task[Answer]] = {}
+        for number, message in enumerate(batch.messages, start=batch.first):
+            match message:
+                case Happened(at, name, details):
+                    self._event(name, {**details, "at": at, "worker": worker})
+                case Recorded(attempt):
+                    work = self._record(message) if is_owner(attempt) else _passed_over()
+                    pending[number] = asyncio.create_task(work)
+                case FilePart(attempt) | StagedFile(attempt) if is_owner(attempt):
+                    with suppress(OSError):  # a line that names it will not be written
+                        await asyncio.to_thread(self._put_file, message)
+                case TurnDone(attempt) if is_owner(attempt):
+                    self._put_turn(message)
+                case _:
+                    pass
+        return {number: await task for number, task in pending.items()}
+
+    def recorded(self, attempt: Attempt) -> tuple[bytes | None, Pictures]:
+        """Return what is recorded of an attempt, and the pictures that go with it. Blocks."""
+        path = self._journal.run_dir / INFLIGHT / f"{attempt.name}.jsonl"
+        try:
+            repair_torn_line(path)
+            turns = path.read_bytes()
+        except (OSError, JournalError):
+            return None, ()
+        folder, prefix = self._journal.artifacts_dir(attempt.sample.id, attempt.epoch)
+        files = (file for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
+        named = ((f"{prefix}/{file.relative_to(folder).as_posix()}", file) for file in files)
+        # Only what turns name; names are JSON there, and those of pictures need no escapes.
+        return turns, tuple((name, file.read_bytes()) for name, file in named if name.encode() in turns)
+
+    def _event(self, name: str, details: dict[str, Any]) -> None:
+        with suppress(JournalError):  # the line after it will say it
+            self._journal.event(name, **details)
+
+    def _put_turn(self, message: TurnDone) -> None:
+        log = TurnLog(self._journal.run_dir, message.attempt, dict(message.header))
+        (log.restart if message.replaces else log.continued)()
+        with suppress(JournalError):  # a trajectory without a log still counts
+            log.append(message.line)
+
+    def _put_file(self, message: FilePart | StagedFile) -> None:
+        path = self._path(message.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(message, StagedFile):
+            path.unlink(missing_ok=True)
+            _link_or_copy(self._journal.run_dir / message.source, path)
+            return
+        with path.open("r+b" if message.offset else "wb") as file:
+            file.seek(message.offset)
+            file.write(message.data)
+            if message.is_last:
+                file.flush()
+                os.fsync(file.fileno())
+
+    def _path(self, name: str) -> Path:
+        parts = name.split("/")
+        if parts[0] != ARTIFACTS or ".." in parts:
+            raise OSError(f"{name}: no path of an artifact")
+        return self._journal.run_dir / name
+
+    async def _record(self, message: Recorded) -> Answer:
+        try:
+            await asyncio.to_thread(self._check_files, message)
+            if message.is_failure:
+                await self._journal.append_failure(message.line)
+                return True
+            is_on_disk = await self._journal.append(message.attempt, message.line)
+        except JournalError as error:
+            self._journal.trouble = self._journal.trouble or error
+            return str(error)
+        if is_on_disk:
+            TurnLog(self._journal.run_dir, message.attempt, {}).remove()
+        return is_on_disk
+
+    def _check_files(self, message: Recorded) -> None:
+        """Leave exactly the files of an attempt in its folder. Raises JournalError if one is not whole."""
+        for name, n_bytes in message.files:
+            path = self._path(name)
+            try:
+                size = path.stat().st_size
+            except OSError as error:
+                raise write_error(path, error) from error
+            if size != n_bytes:
+                raise JournalError(f"cannot write {path}: {size} of {n_bytes} bytes arrived")
+        sample_id, _, epoch = message.attempt.rpartition("@")
+        folder, prefix = self._journal.artifacts_dir(sample_id, int(epoch))
+        _remove_others(folder, {name.removeprefix(f"{prefix}/") for name, _ in message.files})
+
+
+async def _passed_over() -> Answer:
+    return True
+
+
+def _link_or_copy(source: Path, path: Path) -> None:
+    try:
+        os.link(source, path)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a file system without links
+        shutil.copyfile(source, path)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _remove_others(folder: Path, kept: set[str]) -> None:
+    for path in folder.rglob("*") if folder.is_dir() else ():
+        if not path.is_dir() and path.relative_to(folder).as_posix() not in kept:
+            path.unlink(missing_ok=True)

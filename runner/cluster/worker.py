@@ -1,0 +1,255 @@
+"""One node's part of a run: a scheduler and a sandbox pool, for attempts that a driver hands out.
+
+Plain Python: Ray's actor (`ray_worker`) passes calls on to it, and so do tests without Ray. Used from one
+event loop: `open`, `begin`, then anything, then `close`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench_data import BenchDataError, Benchmark, Sample, load
+from runner.cluster.messages import (
+    Answer,
+    Assignment,
+    Batch,
+    Begun,
+    Ended,
+    Over,
+    Progress,
+    Setup,
+    Terms,
+    WorkerInfo,
+)
+from runner.cluster.outbox import Outbox
+from runner.cluster.remote_journal import RemoteJournal
+from runner.cluster.scratch import make_scratch
+from runner.config import RunConfig, RunLimits
+from runner.errors import ConfigError, first_error
+from runner.event_sink import EventSink
+from runner.factory import build_model
+from runner.gate import Gate
+from runner.lease import Sandboxes
+from runner.meter import RunMeter
+from runner.models import ModelClient
+from runner.plan import Attempt
+from runner.rollout import RolloutSettings
+from runner.scheduler import Scheduler, SchedulerSettings
+from runner.tracing import build_tracer
+from sandbox_pool import Pool, SandboxPool
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_INTERVAL_S = 1.0
+
+OpenPool = Callable[[Setup], Any]
+"""Returns an async context manager that gives a Pool."""
+
+
+def open_pool(setup: Setup) -> SandboxPool:
+    """Return the pool that a config asks for, not open yet."""
+    return SandboxPool(setup.config.sandbox, trusted_code=setup.trusted_code)
+
+
+class Worker:
+    """See the module. All methods are safe to call while others run."""
+
+    def __init__(self, open_pool: OpenPool = open_pool) -> None:
+        self._open_pool = open_pool
+        self._stack = AsyncExitStack()
+        self._outbox = Outbox()
+        self._events = EventSink()
+        self._given: asyncio.Queue[Assignment | None] = asyncio.Queue()
+        self._waiting: dict[str, Assignment] = {}
+        """Given, and not begun."""
+
+        self._samples: Mapping[str, Callable[[], Sample]] = {}
+        self._running: asyncio.Task[None] | None = None
+        self._is_finishing = False
+
+    async def open(self, setup: Setup) -> WorkerInfo:
+        """Open the pool and the model client.
+
+        Raises:
+            SandboxError, ConfigError, ModelError: what this node cannot do.
+        """
+        os.environ.update(setup.environment)
+        self._setup = setup
+        benchmark = await asyncio.to_thread(_load_same, setup)
+        if benchmark is not None:
+            samples = benchmark.samples
+            self._samples = {
+                name: (lambda number=number: samples[number]) for number, name in enumerate(samples.ids)
+            }
+        self._pool: Pool = await self._stack.enter_async_context(self._open_pool(setup))
+        self._model: ModelClient = build_model(setup.config, setup.protocol, self._events)
+        self._stack.push_async_callback(self._model.close)
+        await self._model.start()
+        return WorkerInfo(socket.gethostname(), self._pool.capabilities(), has_benchmark=bool(self._samples))
+
+    async def begin(self, terms: Terms) -> bool:
+        """Begin to run what is submitted. Return whether this node sees the run directory. Raises OSError."""
+        staging = Path(terms.staging)
+        scratch = await asyncio.to_thread(make_scratch, staging, terms.nonce)
+        self._stack.push_async_callback(asyncio.to_thread, scratch.remove)
+        staged_as = f"{staging.parent.name}/{staging.name}" if scratch.is_in_run_dir else None
+        self._journal = RemoteJournal(scratch.path, self._outbox, staged_as=staged_as)
+        self._events.open(self._journal)
+        self._scheduler = self._make_scheduler(terms)
+        self._running = asyncio.create_task(self._run())
+        return scratch.is_in_run_dir
+
+    def submit(self, assignments: Sequence[Assignment]) -> None:
+        """Take further attempts, in this order."""
+        for assignment in assignments:
+            self._waiting[assignment.attempt] = assignment
+            self._given.put_nowait(assignment)
+
+    def withdraw(self, attempts: Sequence[str]) -> list[str]:
+        """Give back those of the attempts that have not begun; return which."""
+        return [name for name in attempts if self._waiting.pop(name, None) is not None]
+
+    async def messages(self, after: int) -> AsyncGenerator[Batch, None]:
+        """Yield what there is to say, behind a message; ends an earlier call of this."""
+        async for batch in self._outbox.batches(after):
+            yield batch
+            if isinstance(batch.messages[-1], Over):
+                return
+
+    def acknowledge(self, number: int, answers: Mapping[int, Answer]) -> None:
+        """Hear that the driver has all messages up to this one, and what it says to some of them."""
+        self._outbox.acknowledge(number, answers)
+
+    def ping(self) -> bool:
+        """Say that this worker is there."""
+        return True
+
+    def finish(self) -> None:
+        """Learn that no further attempt comes: what there is is run to its end."""
+        self._is_finishing = True
+        self._given.put_nowait(None)
+
+    def drain(self, reason: str) -> None:
+        """Begin no further attempt; a second call ends the grace period of those that run."""
+        self._is_finishing = True
+        self._scheduler.drain(reason)
+
+    def pause(self, reason: str) -> None:
+        """Begin nothing until `resume`."""
+        self._scheduler.pause(reason)
+
+    def resume(self) -> None:
+        """End a pause."""
+        self._scheduler.resume()
+
+    def cancel(self, sample_id: str) -> list[str]:
+        """Cancel the running attempts of a sample, or one by its name; return which."""
+        return self._scheduler.cancel(sample_id)
+
+    def set_concurrency(self, concurrency: int) -> None:
+        """Change how many trajectories may be in flight here."""
+        self._scheduler.set_concurrency(concurrency)
+
+    async def close(self) -> None:
+        """Cancel what runs, close all sandboxes, remove the worker's folder. Idempotent."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+        await self._stack.aclose()
+
+    def _make_scheduler(self, terms: Terms) -> Scheduler:
+        config = self._setup.config
+        self._model.set_concurrency(terms.concurrency)
+        return Scheduler(
+            self._rollout_settings(config),
+            replace(terms.identity, host=socket.gethostname()),
+            self._journal,
+            SchedulerSettings(
+                concurrency=terms.concurrency,
+                grace_s=terms.grace_s,
+                admission=config.admission,
+                run_limits=RunLimits(),  # the driver's to see to, who knows what all have used
+                breaker=config.breaker,
+                max_sandboxes=self._pool.statistics().max_sandboxes,
+            ),
+            n_total=0,
+            n_idle_sandboxes=lambda: self._pool.statistics().n_idle,
+            on_ended=lambda attempt: self._tell(Ended(attempt)),
+        )
+
+    def _rollout_settings(self, config: RunConfig) -> RolloutSettings:
+        tracer = build_tracer()
+        self._stack.push_async_callback(asyncio.to_thread, tracer.close)
+        return RolloutSettings(
+            model=self._model,
+            protocol=self._setup.protocol,
+            sandboxes=Sandboxes(self._pool, Gate(config.sandbox.max_sandboxes), config.artifacts),
+            limits=config.limits,
+            system_prompt=self._setup.system_prompt,
+            merge_user_messages=config.merges_user_messages,
+            meter=RunMeter(),
+            tracer=tracer,
+            resume=config.resume,
+            prices=config.model.prices,
+            send_reasoning=config.model.send_reasoning,
+        )
+
+    async def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            async with self._telling_progress():
+                await self._scheduler.run(self._attempts())
+        except Exception as caught:
+            error = first_error(caught)
+            logger.exception("the worker's scheduler broke off")
+        drained = None if self._is_finishing else self._scheduler.statistics().draining
+        self._outbox.put(Over(drained, error), in_haste=True)
+
+    async def _attempts(self) -> AsyncIterator[Attempt]:
+        while (assignment := await self._given.get()) is not None:
+            if self._waiting.pop(assignment.attempt, None) is None:
+                continue  # it was given back
+            self._outbox.put(Begun(assignment.attempt))
+            await asyncio.to_thread(self._journal.take, assignment)
+            yield Attempt(self._sample_of(assignment), assignment.epoch)
+
+    def _sample_of(self, assignment: Assignment) -> Sample:
+        if isinstance(assignment.sample, Sample):
+            return assignment.sample
+        return self._samples[self._index_of[assignment.sample]]
+
+    @asynccontextmanager
+    async def _telling_progress(self) -> AsyncIterator[None]:
+        async def tell() -> None:
+            while True:
+                await asyncio.sleep(PROGRESS_INTERVAL_S)
+                self._tell(Progress(self._scheduler.statistics()))
+
+        teller = asyncio.create_task(tell())
+        try:
+            yield
+        finally:
+            teller.cancel()
+            with suppress(asyncio.CancelledError):
+                await teller
+            self._tell(Progress(self._scheduler.statistics()))
+
+    def _tell(self, message: Ended | Progress) -> None:
+        self._outbox.put(message)
+
+
+def _load_same(setup: Setup) -> Benchmark | None:
+    """Return the benchmark, if this node has the same one as the driver. Blocks."""
+    try:
+        benchmark = load(setup.config.benchmark, setup.config.data)
+    except (BenchDataError, ConfigError, OSError):
+        return None
+    return benchmark if benchmark.digest == setup.benchmark_digest else None
