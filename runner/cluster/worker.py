@@ -10,13 +10,14 @@ import asyncio
 import logging
 import os
 import socket
+import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from bench_data import BenchDataError, Benchmark, Sample, load
+from bench_data import BenchDataError, Benchmark, Sample, Samples, load
 from runner.cluster.messages import (
     Answer,
     Assignment,
@@ -33,7 +34,7 @@ from runner.cluster.outbox import Outbox
 from runner.cluster.remote_journal import RemoteJournal
 from runner.cluster.scratch import make_scratch
 from runner.config import RunConfig, RunLimits
-from runner.errors import ConfigError, first_error
+from runner.errors import ConfigError, RunnerError, first_error
 from runner.event_sink import EventSink
 from runner.factory import build_model
 from runner.gate import Gate
@@ -44,14 +45,27 @@ from runner.plan import Attempt
 from runner.rollout import RolloutSettings
 from runner.scheduler import Scheduler, SchedulerSettings
 from runner.tracing import build_tracer
-from sandbox_pool import Pool, SandboxPool
+from sandbox_pool import Pool, SandboxError, SandboxPool
+from sandbox_pool.pool import PoolStatistics
 
 logger = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_S = 1.0
 
-OpenPool = Callable[[Setup], Any]
-"""Returns an async context manager that gives a Pool."""
+
+class NodePool(Pool, Protocol):
+    """The pool of a node."""
+
+    def capabilities(self) -> dict[str, Any]:
+        """Return what holds the code; see `SandboxPool`."""
+        ...
+
+    def statistics(self) -> PoolStatistics:
+        """Return its numbers."""
+        ...
+
+
+OpenPool = Callable[[Setup], AbstractAsyncContextManager[NodePool]]
 
 
 def open_pool(setup: Setup) -> SandboxPool:
@@ -71,7 +85,8 @@ class Worker:
         self._waiting: dict[str, Assignment] = {}
         """Given, and not begun."""
 
-        self._samples: Mapping[str, Callable[[], Sample]] = {}
+        self._samples = Samples.of(())
+        self._index_of: dict[str, int] = {}
         self._running: asyncio.Task[None] | None = None
         self._is_finishing = False
 
@@ -85,15 +100,15 @@ class Worker:
         self._setup = setup
         benchmark = await asyncio.to_thread(_load_same, setup)
         if benchmark is not None:
-            samples = benchmark.samples
-            self._samples = {
-                name: (lambda number=number: samples[number]) for number, name in enumerate(samples.ids)
-            }
-        self._pool: Pool = await self._stack.enter_async_context(self._open_pool(setup))
+            self._samples = benchmark.samples
+            self._index_of = {name: index for index, name in enumerate(benchmark.samples.ids)}
+        self._pool: NodePool = await self._stack.enter_async_context(self._open_pool(setup))
         self._model: ModelClient = build_model(setup.config, setup.protocol, self._events)
         self._stack.push_async_callback(self._model.close)
         await self._model.start()
-        return WorkerInfo(socket.gethostname(), self._pool.capabilities(), has_benchmark=bool(self._samples))
+        return WorkerInfo(
+            socket.gethostname(), self._pool.capabilities(), has_benchmark=benchmark is not None
+        )
 
     async def begin(self, terms: Terms) -> bool:
         """Begin to run what is submitted. Return whether this node sees the run directory. Raises OSError."""
@@ -208,7 +223,7 @@ class Worker:
             async with self._telling_progress():
                 await self._scheduler.run(self._attempts())
         except Exception as caught:
-            error = first_error(caught)
+            error = _portable(first_error(caught))
             logger.exception("the worker's scheduler broke off")
         drained = None if self._is_finishing else self._scheduler.statistics().draining
         self._outbox.put(Over(drained, error), in_haste=True)
@@ -244,6 +259,13 @@ class Worker:
 
     def _tell(self, message: Ended | Progress) -> None:
         self._outbox.put(message)
+
+
+def _portable(error: BaseException) -> BaseException:
+    """Return an error that another process can read: ours as they are, the text of others."""
+    if isinstance(error, RunnerError | SandboxError):
+        return error
+    return RuntimeError("".join(traceback.format_exception(error)))
 
 
 def _load_same(setup: Setup) -> Benchmark | None:
