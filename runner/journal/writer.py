@@ -121,10 +121,10 @@ class Journal:
         await _finish(self._appender.append(self._failures, line))
 
     def event(self, name: str, **details: Any) -> None:
-        """Append what happened to the run itself. A full disk sets `trouble`."""
+        """Append what happened to the run itself. Where it cannot be written, `trouble` is set."""
         try:
             self._events.append(encode_line({"at": time.time(), "event": name, **details}))
-        except DiskFull as error:
+        except JournalError as error:
             self.trouble = self.trouble or error
 
     def turn_log(self, attempt: str, header: dict[str, Any]) -> TurnLog:

@@ -77,6 +77,18 @@ async def test_cancelled_append_still_writes(tmp_path: Path) -> None:
     assert [row["attempt"] for row in read_trajectories(tmp_path)] == ["a@1"]
 
 
+def test_event_that_cannot_be_written_raises_nothing(tmp_path: Path) -> None:
+    """Whoever tells of one (a timer, a watcher of endpoints) goes on; the run is told to end."""
+    with Journal(tmp_path) as journal:
+        journal.event("first")
+        journal._events.close()
+        journal.event("second")
+        assert "cannot write" in str(journal.trouble)
+        journal.trouble = None
+    journal.event("after the end")
+    assert [event["event"] for event in read_events(tmp_path)] == ["first"]
+
+
 def test_torn_line_is_reported_as_an_event(tmp_path: Path) -> None:
     """Opening a torn journal succeeds and says so."""
     (tmp_path / TRAJECTORIES).write_bytes(b'{"attempt": "a@1", "sample')
