@@ -93,9 +93,14 @@ class Router:
             endpoint.next_probe_at = now + endpoint.probe_s
         if endpoint.ejected_at is not None or endpoint.n_failures < MAX_FAILURES:
             return False
+        self.eject(now, index)
+        return True
+
+    def eject(self, now: float, index: int) -> None:
+        """Send no attempt to an endpoint until it has answered a probe."""
+        endpoint = self._endpoints[index]
         endpoint.ejected_at = now
         endpoint.next_probe_at = now + endpoint.probe_s
-        return True
 
     def take_probes(self, now: float) -> Sequence[int]:
         """Return the ejected endpoints that should be probed now; each is due again later."""

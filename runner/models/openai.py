@@ -97,7 +97,7 @@ class OpenAIClient:
         """Connect, and find the model's name when the config has none.
 
         Raises:
-            ModelUnavailable: nothing listens there, or it answers nothing readable.
+            ModelUnavailable: nothing listens at any of the addresses, or answers nothing readable.
             ConfigError: the name is not set and a server lists several models, or none, or another one.
         """
         timeout = aiohttp.ClientTimeout(total=self._config.timeout_s, sock_connect=CONNECT_TIMEOUT_S)
@@ -110,7 +110,7 @@ class OpenAIClient:
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=1 << 18,
         )
-        names = {await self._look_at_models(endpoint) for endpoint in self._endpoints}
+        names = await self._look_at_all()
         if not self.name:
             if len(names) > 1:
                 raise ConfigError(
@@ -119,6 +119,22 @@ class OpenAIClient:
                 )
             self.name = names.pop()
         self._watcher = asyncio.create_task(self._watch())
+
+    async def _look_at_all(self) -> set[str]:
+        """Return the names of the servers' models; one that is down is left out for now if others are not."""
+        names, down = set(), []
+        for index, endpoint in enumerate(self._endpoints):
+            try:
+                names.add(await self._look_at_models(endpoint))
+            except ModelUnavailable as error:
+                down.append((index, error))
+        if not names:
+            raise down[0][1]
+        for index, cause in down:
+            self._router.eject(loop_time(), index)
+            self._tell_ejected(index, str(cause))
+            logger.warning("model server left out until it answers: %s", cause)
+        return names
 
     async def _look_at_models(self, endpoint: Endpoint) -> str:
         """Check that a server is there; return the name of its model, or the one that the config has."""
@@ -302,7 +318,10 @@ class OpenAIClient:
         endpoint = self._endpoints[index]
         endpoint.n_failed_calls += 1
         if self._router.on_failure(loop_time(), index):
-            self._on_event("endpoint_ejected", {"endpoint": endpoint.name, "reason": failure})
+            self._tell_ejected(index, failure)
+
+    def _tell_ejected(self, index: int, reason: str) -> None:
+        self._on_event("endpoint_ejected", {"endpoint": self._endpoints[index].name, "reason": reason})
 
     def _encode_tail(self, request: ModelRequest) -> bytes:
         """Return what follows the messages and the seed, which is the same for all calls of a protocol."""
@@ -342,8 +361,13 @@ class OpenAIClient:
             answer = await endpoint.get_models(self._open_http())
         except (aiohttp.ClientError, TimeoutError, OSError):
             return
-        if answer.status < 500:
+        if answer.status < 500 and self._serves_model(answer):
             self._router.on_probe(index)
+
+    def _serves_model(self, answer: Answer) -> bool:
+        """Whether a server may be asked for the model; one that goes by a name of the config's takes any."""
+        rows = _model_rows(answer.body)
+        return bool(self._config.name) or not rows or self.name in [row["id"] for row in rows]
 
     async def _get_models(self, endpoint: Endpoint) -> Answer:
         failure = ""
