@@ -9,6 +9,7 @@ RunnerError
 ├── EngineError                an engine that we host
 │   ├── EngineStartError       it did not come up; holds the end of its log
 │   └── AllEnginesLost         none is left, and none will be started again
+├── ClusterError               a Ray cluster, or a worker on it
 └── ModelError                 the model server did not give a completion
     ├── ContextOverflow        the conversation no longer fits the model's window
     ├── ModelRefused           the server refused the request for good (4xx)
@@ -60,6 +61,10 @@ class EngineStartError(EngineError):
 
 class AllEnginesLost(EngineError):  # noqa: N818 - named for the state, as in anyio
     """No engine is left, and none will be started again; the message ends with the last one's log."""
+
+
+class ClusterError(RunnerError):
+    """A Ray cluster cannot be used, or a worker on it broke."""
 
 
 class ModelError(RunnerError):
