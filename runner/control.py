@@ -99,7 +99,7 @@ class ControlServer:
         if self._server is not None:
             self._server.close()
             for client in list(self._clients):
-                client.close()
+                client.transport.abort()  # close() would wait for one that does not read
             await self._server.wait_closed()
         with suppress(OSError):
             self._path.unlink(missing_ok=True)

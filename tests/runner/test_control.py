@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,22 @@ async def test_request_that_is_no_json_is_told(tmp_path: Path, sent: bytes) -> N
         writer.write(sent)
         assert b'{"error":"not JSON' in await reader.readline()
         writer.close()
+
+
+async def test_client_that_does_not_read_keeps_nobody(tmp_path: Path) -> None:
+    """The end of the run does not wait until it has taken its answers."""
+    before = asyncio.all_tasks()
+    with socket.socket(socket.AF_UNIX) as client:
+        async with ControlServer(tmp_path, Run()):
+            client.connect(json.loads((tmp_path / POINTER).read_text())["socket"])
+            client.setblocking(False)
+            with suppress(BlockingIOError):
+                while True:
+                    client.send(b'{"command":"status"}\n' * 100)
+                    await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            while asyncio.all_tasks() - before:  # noqa: ASYNC110 - the server has no event to wait for
+                await asyncio.sleep(0.01)
 
 
 async def test_runs_that_cannot_be_asked(tmp_path: Path) -> None:
