@@ -210,12 +210,23 @@ def _read_pointer(run_dir: Path) -> dict[str, Any]:
 
 
 def _remove_stale(pointer: Path) -> None:
-    """Remove the socket of an earlier process of this run, which was killed: this one holds its lock now."""
+    """Remove the socket of an earlier process of this run, which was killed."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         path = Path(orjson.loads(pointer.read_bytes())["socket"])
-        if path.name == "ctl" and path.parent.name.startswith("kernelfleet-"):
+        if path.name == "ctl" and path.parent.name.startswith("kernelfleet-") and not _is_listened_to(path):
             path.unlink(missing_ok=True)
             path.parent.rmdir()
+
+
+def _is_listened_to(path: Path) -> bool:
+    """Whether a process is there: that of the run of which this directory is a copy. Raises OSError."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.setblocking(False)
+        try:
+            client.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+    return True
 
 
 def _is_ours(writer: asyncio.StreamWriter) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import socket
 import stat
 from contextlib import suppress
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from runner.commands.ctl import main, status_lines
-from runner.control import POINTER, ControlServer, answer, ask
+from runner.control import POINTER, ControlServer, answer, ask, make_socket_folder
 from runner.errors import RunnerError
 from runner.records import Owner, StopReason
 from runner.statistics import EndpointStatistics, Phase, RunStatistics, SandboxStatistics
@@ -160,12 +161,21 @@ async def test_runs_that_cannot_be_asked(tmp_path: Path) -> None:
 
 async def test_socket_of_a_killed_run_is_removed(tmp_path: Path) -> None:
     """The next process of the run takes away what the killed one left."""
-    left = ControlServer(tmp_path, Run())
-    await left.__aenter__()
-    path = Path(json.loads((tmp_path / POINTER).read_text())["socket"])
+    path = make_socket_folder() / "ctl"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    (tmp_path / POINTER).write_text(json.dumps({"socket": str(path)}))
     async with ControlServer(tmp_path, Run()):
-        assert not path.exists()
-    await left.__aexit__(None, None, None)
+        assert not path.parent.exists()
+
+
+async def test_copy_of_a_run_leaves_it_its_socket(tmp_path: Path) -> None:
+    """The file in a copied directory names the socket of the run that it was copied from."""
+    (tmp_path / "copy").mkdir()
+    async with ControlServer(tmp_path, Run()):
+        shutil.copy(tmp_path / POINTER, tmp_path / "copy")
+        async with ControlServer(tmp_path / "copy", Run()):
+            assert "status" in await ask(tmp_path, {"command": "status"})
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
