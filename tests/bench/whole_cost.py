@@ -34,7 +34,7 @@ class Memory:
 
     all_bytes: int = 0
     largest_bytes: int = 0
-    """Of one process."""
+    """Of one process, at any time so far: its high-water mark, which no look can miss, shared pages included."""
 
     rest_bytes: int = 0
     """Without the process that is the largest then."""
@@ -170,8 +170,16 @@ def _watched(folder: Path, every_s: float | None) -> Iterator[list[Memory]]:
 def memory_of(pids: Sequence[int]) -> Memory:
     """Return the proportional memory of processes, with the files in any tmpfs that only they see."""
     by_process = [pss_bytes(Process(pid, 0)) for pid in pids]
-    all_bytes, largest = sum(by_process) + _tmpfs_bytes(pids), max(by_process, default=0)
-    return Memory(all_bytes, largest, all_bytes - largest)
+    all_bytes = sum(by_process) + _tmpfs_bytes(pids)
+    largest_bytes = max(map(_high_water_bytes, pids), default=0)
+    return Memory(all_bytes, largest_bytes, all_bytes - max(by_process, default=0))
+
+
+def _high_water_bytes(pid: int) -> int:
+    with suppress(OSError):  # it has ended meanwhile
+        found = re.search(r"^VmHWM:\s*(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+        return 1024 * int(found[1]) if found else 0  # a zombie has none
+    return 0
 
 
 def _most(seen: Sequence[Memory]) -> Memory:
