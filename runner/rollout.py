@@ -34,6 +34,7 @@ from runner.records import (
     StopReason,
     Turn,
     TurnTimings,
+    Usage,
 )
 from runner.recovery import RecordedTurn, execute_again
 from runner.statistics import Phase
@@ -218,7 +219,7 @@ class Rollout:
             usage = completion.usage
             usage.cost = self._settings.prices.cost(usage.prompt_tokens, usage.completion_tokens)
         outcome.usage.add(completion.usage)
-        self._settings.meter.on_turn(completion.usage)
+        self._settings.meter.on_turn(Usage() if completion.is_cached else completion.usage)
         turn = Turn(
             completion=completion.text,
             reasoning=completion.reasoning,

@@ -77,6 +77,8 @@ class Completion:
     """As the server sent them, where the request asked for them."""
 
     usage: Usage = field(default_factory=Usage)
+    is_cached: bool = field(default=False, compare=False)
+    """Given before: it costs nothing now."""
 
 
 class ModelClient(Protocol):

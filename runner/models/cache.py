@@ -2,7 +2,8 @@
 
 Opt-in (`model.cache`), for judges and for temperature 0. A file per reply, named for the SHA-256 of all
 that is sent and of who is asked; the seed is part of it, so that epochs differ unless `model.send_seed` is
-off. A reply from the cache counts its tokens against the trajectory's limits as the first one did.
+off. A reply from the cache counts its tokens against the trajectory's limits as the first one did, and not
+against the run's.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def _read(path: Path) -> Completion | None:
     """Return a cached reply; None when there is none, or the file is not whole."""
     try:
         row = orjson.loads(path.read_bytes())
-        return Completion(**(row | {"usage": Usage(**row["usage"])}))
+        return Completion(**(row | {"usage": Usage(**row["usage"]), "is_cached": True}))
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

@@ -486,6 +486,19 @@ async def test_repeated_action_ends_it(tmp_path: Path) -> None:
     assert outcome.turns[-1].observation is None
 
 
+async def test_cached_reply_costs_the_trajectory_and_not_the_run(tmp_path: Path) -> None:
+    """A trajectory ends as it did the first time; the run spends nothing on it, and asks nobody for tokens."""
+    replies = [
+        Completion("```python\n1\n```", usage=Usage(1000, 500, 1500), is_cached=n > 0) for n in range(3)
+    ]
+    settings = rollout_settings(ListModel(*replies), prices=Prices(prompt=1.0, completion=2.0), max_turns=3)
+    outcome = await rollout(settings, sample(), tmp_path).run()
+
+    assert outcome.usage.cost == pytest.approx(0.006)
+    assert (settings.meter.n_turns, settings.meter.usage.total_tokens) == (3, 1500)
+    assert settings.meter.usage.cost == pytest.approx(0.002)
+
+
 async def test_cost_ends_it(tmp_path: Path) -> None:
     """Tokens cost what the config says; the limit is met after the turn that goes over it."""
     model = ListModel(Completion(CELL, "stop", usage=Usage(1000, 500, 1500)))

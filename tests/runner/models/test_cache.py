@@ -45,6 +45,7 @@ async def test_same_request_is_made_once(tmp_path: Path) -> None:
         await third.close()
     assert len(server.requests) == 4
     assert all(reply == replies[0] for reply in replies)
+    assert [reply.is_cached for reply in replies] == [False, True, True, True]
     assert replies[0].usage.total_tokens == 18
 
 
