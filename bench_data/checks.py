@@ -34,6 +34,9 @@ class FileCheckModel(CheckModel):
     is_read: ClassVar[bool] = True
     """Whether the file's content matters; else its name alone does."""
 
+    folder_suffixes: ClassVar[tuple[str, ...]] = ()
+    """The endings of the files that are read, where `path` is a folder; empty: it is a file."""
+
     path: str
     """Relative to the working directory, for example `output/report.csv`."""
 
@@ -53,7 +56,9 @@ class AnswerCheckModel(CheckModel):
 
 
 class CompoundCheck(CheckModel):
-    """All of several checks pass."""
+    """Several checks, all of which have to pass, or one of which."""
+
+    needs_all: ClassVar[bool] = True
 
     checks: Sequence[Any]
 

@@ -65,6 +65,8 @@ def _problem(
 ) -> str | None:
     if isinstance(check, CompoundCheck):
         problems = [_problem(part, answer, facts, stop_reason) for part in check.checks]
+        if not check.needs_all and None in problems:
+            return None
         return "; ".join(problem for problem in problems if problem) or None
     if isinstance(check, FileCheckModel):
         return _file_problem(check, facts.get(facts_key(check)))

@@ -93,11 +93,22 @@ def _without_reading(
     """Return the facts about a file that needs no reading; None when it has to be read."""
     if not check.is_read:
         return {"files": sorted(name for name, artifact in artifacts.items() if artifact.problem is None)}
-    problems = filter(None, (_unreadable(path, artifacts) for path in check.paths))
+    paths = _paths_of(check, artifacts)
+    if check.folder_suffixes and not paths:
+        return {"problem": f"no file in it that ends in {' or '.join(check.folder_suffixes)}"}
+    problems = filter(None, (_unreadable(path, artifacts) for path in paths))
     missing = sorted(set(check.inputs) - {file.path for file in inputs})
     if missing:
         return {"problem": f"what it is compared with is not there: {', '.join(missing)}"}
     return next(problems, None)
+
+
+def _paths_of(check: FileCheckModel, artifacts: Mapping[str, Artifact]) -> Sequence[str]:
+    """Return the output files that a check reads: those that it names, or those in its folder."""
+    if not check.folder_suffixes:
+        return check.paths
+    inside = [name for name in artifacts if name.startswith(f"{check.path}/")]
+    return sorted(name for name in inside if name.lower().endswith(check.folder_suffixes))
 
 
 def _unreadable(path: str, artifacts: Mapping[str, Artifact]) -> Facts | None:
@@ -117,7 +128,7 @@ def _files_for(
     parts: Sequence[FileCheckModel], artifacts: Mapping[str, Artifact], inputs: Sequence[SampleFile]
 ) -> dict[str, bytes]:
     """Return what to put into the sandbox. A program gets all it could have beside it. Blocks."""
-    needed = {path: artifacts[path] for part in parts for path in part.paths}
+    needed = {path: artifacts[path] for part in parts for path in _paths_of(part, artifacts)}
     compared = {path for part in parts for path in part.inputs}
     files = {file.path: _read_input(file) for file in inputs if file.path in compared}
     if any(runs_code(part) for part in parts):

@@ -297,13 +297,22 @@ class AllOf(CompoundCheck):
     checks: list[AnyCheck] = Field(min_length=1)
 
 
+class AnyOf(CompoundCheck):
+    """One of several checks passes."""
+
+    needs_all = False
+
+    kind: Literal["any_of"] = "any_of"
+    checks: list[AnyCheck] = Field(min_length=1)
+
+
 class TaskChecks(BaseModel):
     """How one task is judged."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     upstream: UpstreamCheck
-    strict: Annotated[AnyCheck | AllOf, Field(discriminator="kind")] | None = None
+    strict: Annotated[AnyCheck | AllOf | AnyOf, Field(discriminator="kind")] | None = None
     """None: upstream's, unless the task is excluded."""
 
     excluded: str | None = None
@@ -314,7 +323,7 @@ class TaskChecks(BaseModel):
 
     needs_internet: bool = False
 
-    def check(self, profile: Profile) -> UpstreamCheck | AnyCheck | AllOf | None:
+    def check(self, profile: Profile) -> UpstreamCheck | AnyCheck | AllOf | AnyOf | None:
         """Return the check of a profile; None when that leaves the task out."""
         if profile == "upstream":
             return self.upstream

@@ -220,6 +220,32 @@ class FittedModel(FileCheckModel):
     any_of: list[str] = Field(min_length=1)
 
 
+class PageFolder(FileCheckModel):
+    """A folder holds a web page with so much text, of these words, and of script."""
+
+    reader = "folder"
+    folder_suffixes = (".html", ".htm", ".css", ".js")
+
+    kind: Literal["page_folder"] = "page_folder"
+    min_text_chars: int = 0
+    words: tuple[str, ...] = ()
+    min_words: int = 0
+    min_script_chars: int = 0
+    """Within the page and the files of the folder that it links."""
+
+
+class ProgramFolder(FileCheckModel):
+    """A folder holds a Python program that parses, is no stub, and imports one of these packages."""
+
+    reader = "folder"
+    folder_suffixes = (".py",)
+
+    kind: Literal["program_folder"] = "program_folder"
+    imports: list[str] = Field(min_length=1)
+    min_nodes: int = 150
+    """Of its syntax tree."""
+
+
 class FolderFiles(FileCheckModel):
     """A folder holds so many files whose names end like this."""
 
@@ -254,6 +280,8 @@ StrictCheck = Annotated[
     | FilmOfInput
     | SoundOfInputs
     | FittedModel
+    | PageFolder
+    | ProgramFolder
     | FolderFiles,
     Field(discriminator="kind"),
 ]

@@ -173,6 +173,42 @@ def _model(check: checks.FittedModel, facts: Facts) -> str | None:
     return None
 
 
+def _pages(check: checks.PageFolder, facts: Facts) -> str | None:
+    pages = facts.get("pages")
+    if not isinstance(pages, list):
+        return MALFORMED
+    problems = [_page(check, page) for page in pages]
+    return "no web page in it" if not problems else None if None in problems else problems[0]
+
+
+def _page(check: checks.PageFolder, page: Any) -> str | None:
+    match page:
+        case {"text": str(text), "n_script_chars": int(n_script_chars)}:
+            pass
+        case _:
+            return MALFORMED
+    if len(text) < check.min_text_chars:
+        return f"a page of {len(text)} characters, expected at least {check.min_text_chars}"
+    n_words = sum(word.casefold() in text.casefold() for word in check.words)
+    if n_words < check.min_words:
+        return f"a page with {n_words} of {show(list(check.words))}, expected {check.min_words}"
+    if n_script_chars < check.min_script_chars:
+        return f"a page with {n_script_chars} characters of script, expected {check.min_script_chars}"
+    return None
+
+
+def _programs(check: checks.ProgramFolder, facts: Facts) -> str | None:
+    programs = facts.get("programs")
+    if not isinstance(programs, list):
+        return MALFORMED
+    for program in programs:
+        match program:
+            case {"imports": list(imports), "n_nodes": int(n_nodes)}:
+                if n_nodes >= check.min_nodes and any(name in check.imports for name in imports):
+                    return None
+    return f"no program that parses and imports {' or '.join(check.imports)}"
+
+
 def _folder(check: checks.FolderFiles, facts: Facts) -> str | None:
     names = [name for name in facts.get("files") or () if name.startswith(f"{check.path}/")]
     found = [name for name in names if name.lower().endswith(tuple(check.suffixes))]
@@ -191,6 +227,8 @@ STRICT_FILE_JUDGES: Mapping[str, Callable[[Any, Facts], str | None]] = {
     "sound_of_inputs": _sound,
     "fitted_model": _model,
     "folder_files": _folder,
+    "page_folder": _pages,
+    "program_folder": _programs,
     **PICTURE_JUDGES,
 }
 """By the kind of the check."""

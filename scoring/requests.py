@@ -44,6 +44,8 @@ def request_of(check: FileCheckModel) -> dict[str, Any]:
     """Return the request for the facts that a check needs."""
     request: dict[str, Any] = {"kind": check.reader or kind_of(check), "path": check.path}
     request |= check.model_dump(mode="json", include=set(check.asks))
+    if check.folder_suffixes:
+        request["suffixes"] = list(check.folder_suffixes)
     match check:
         case AudioFile():
             request["segments"] = [

@@ -30,7 +30,13 @@ from scoring.store import write_atomically
 DATA_VERSION = {"upstream": "head", "strict": "pristine"}
 """Which form of the inputs a profile compares with, unless the user says another."""
 
-READERS_NEED = {"cv2": "opencv-python-headless", "mutagen": "mutagen", "PIL": "pillow", "pandas": "pandas"}
+READERS_NEED = {
+    "cv2": "opencv-python-headless",
+    "fitz": "pymupdf",
+    "mutagen": "mutagen",
+    "soundfile": "soundfile",
+}
+"""By module: the packages of the extra `pybench` that output files are read with."""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -64,7 +64,10 @@ READERS = {  # kind: (module, function, largest file)
     "film": ("productions", "read_film", MAX_FILE_BYTES),
     "sound": ("productions", "read_sound", MAX_FILE_BYTES),
     "model": ("productions", "read_model", MAX_FILE_BYTES),
+    "folder": ("folders", "read_folder", MAX_TEXT_BYTES),
 }
+FOLDER_READERS = frozenset({"folder"})
+"""Whose path is a folder."""
 
 
 def main(request_path: str, facts_path: str, nonce: str, root: str) -> None:
@@ -90,7 +93,11 @@ def facts_json(request: dict[str, Any], root: Path) -> str:
 def _facts(request: dict[str, Any], root: Path) -> dict[str, Any]:
     module_name, function_name, max_bytes = READERS[request["kind"]]
     path = root / request["path"]
-    _refuse_unreadable(path, max_bytes)
+    if path.is_dir() and not path.is_symlink() and request["kind"] in FOLDER_READERS:
+        for file in (file for file in path.rglob("*") if file.is_symlink() or not file.is_dir()):
+            _refuse_unreadable(file, max_bytes)
+    else:
+        _refuse_unreadable(path, max_bytes)
     try:
         reader = getattr(importlib.import_module(module_name), function_name)
         facts: dict[str, Any] = reader(path, request, root)

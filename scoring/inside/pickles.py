@@ -7,11 +7,15 @@ are walked: whether it is whole, and which names it would import.
 from __future__ import annotations
 
 import pickletools
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 MAX_NAMES = 2_000
+MAX_OPCODES = 10_000_000
+"""Hundreds of times what a fitted model takes. Without a bound, how fast the machine is would decide."""
+
 MAX_TEXTS = 100_000
 UNTOLD = "a name that only running it would tell"
 
@@ -25,11 +29,9 @@ IMPORTABLE = frozenset({
 
 def read_pickle(path: Path, request: dict[str, Any], root: Path) -> dict[str, Any]:
     """Return the names that loading it imports, and those of them that cannot be. Raises ValueError."""
-    names = sorted(set(_names(path)))[:MAX_NAMES]
-    return {
-        "names": names,
-        "unknown": [name for name in names if name.partition(".")[0] not in IMPORTABLE],
-    }
+    names = sorted(set(_names(path)))
+    unknown = [name for name in names if name.partition(".")[0] not in IMPORTABLE]
+    return {"names": names[:MAX_NAMES], "unknown": unknown[:MAX_NAMES]}
 
 
 def walk(path: Path) -> tuple[list[str], list[str], str | None]:
@@ -53,21 +55,21 @@ def _names(path: Path, texts: list[str] | None = None) -> Iterator[str]:
     have been pushed long before.
     """
     memo: dict[int, Any] = {}
-    pushed: list[Any] = []
+    pushed: deque[Any] = deque([None, None], maxlen=2)
     with path.open("rb") as stream:
         for opcode, argument, _ in _opcodes(stream):
             if opcode.name in ("GLOBAL", "INST"):
                 yield str(argument).replace(" ", ".", 1)
                 pushed.append(None)
             elif opcode.name == "STACK_GLOBAL":
-                module, name = [None, None, *pushed][-2:]
+                module, name = pushed
                 told = isinstance(module, str) and isinstance(name, str)
                 yield f"{module}.{name}" if told else UNTOLD
                 pushed.append(None)
             elif opcode.name == "MEMOIZE":
-                memo[len(memo)] = pushed[-1] if pushed else None
+                memo[len(memo)] = pushed[-1]
             elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
-                memo[int(argument)] = pushed[-1] if pushed else None
+                memo[int(argument)] = pushed[-1]
             elif opcode.name in ("GET", "BINGET", "LONG_BINGET"):
                 pushed.append(memo.get(int(argument)))
             elif opcode.name not in ("PROTO", "FRAME", "MARK", "STOP"):
@@ -77,4 +79,7 @@ def _names(path: Path, texts: list[str] | None = None) -> Iterator[str]:
 
 
 def _opcodes(stream: BinaryIO) -> Iterator[tuple[Any, Any, Any]]:
-    yield from pickletools.genops(stream)
+    for n_opcodes, found in enumerate(pickletools.genops(stream), start=1):
+        if n_opcodes > MAX_OPCODES:
+            raise ValueError(f"more opcodes than the scorer reads ({MAX_OPCODES:,})")
+        yield found

@@ -418,3 +418,14 @@ def test_reading_a_pickle_runs_nothing_that_it_names(
     assert not marker.exists()
     pickle.loads(path.read_bytes())
     assert marker.exists()
+
+
+def test_no_number_of_names_hides_one(
+    extract: Callable[..., dict[str, dict[str, Any]]], tmp_path: Path
+) -> None:
+    """What upstream could not import is reported however many names come before it."""
+    (tmp_path / "files").mkdir()
+    names = b"".join(b"cbuiltins\nname%d\n0" % number for number in range(5_000))
+    (tmp_path / "files/x.pkl").write_bytes(names + b"czebra\nname\n.")
+    (facts,) = extract(PickleLoads(path="x.pkl")).values()
+    assert facts["unknown"] == ["zebra.name"]

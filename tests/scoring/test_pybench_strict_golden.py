@@ -27,15 +27,18 @@ COPY = "the input itself"
 TAKEN = {
     "gpt4turbo": {
         "4": HEAD, "79": HEAD, "94": HEAD, "129": LEFT_OUT, "140": LEFT_OUT, "133": NO_REPLY,
+        "141": LEFT_OUT,
         "27": "NBC alone, with twice its games, where CBS has as many",
     },
     "PyLlama3": {
         "4": HEAD, "79": HEAD, "94": HEAD, "103": LEFT_OUT, "147": LEFT_OUT, "36": NO_REPLY, "138": NO_REPLY,
+        "141": "a page without a script",
         "8": COPY, "90": COPY, "124": COPY, "91": "a grey copy", "107": "the second picture covers the first",
         "27": "ABC, which has the fewest", "30": "one clinic of two", "32": "53 rows of 52 games",
         "110": "a blue title", "118": "the title in place of the text", "119": "no code that can be read",
     },
     "PyLlama3_only_codefb": {
+        "143": "a heading alone",
         "4": HEAD, "79": HEAD, "94": HEAD, "103": LEFT_OUT, "73": NO_REPLY, "8": COPY, "90": COPY,
         "91": "a grey copy", "37": "it asks for the file", "71": "an empty picture", "75": "43 characters",
         "84": "stretched to a square", "109": "question marks on black", "118": "the title in place of the text",
