@@ -14,6 +14,7 @@ from typing import Any
 
 ENGINE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 CHARS_PER_TOKEN = 2
+MAX_CHARS_PER_TOKEN = 4
 BITS_PER_CHAR = 21
 N_CHUNKS = 4
 """In how many parts the tokens of a reply come to be."""
@@ -181,7 +182,7 @@ class FakeCore:
         n_input = longest - n_output
         please = "Please reduce the length of the input prompt or the number of requested output tokens."
         begin = f"This model's maximum context length is {longest} tokens. However, you requested {n_output} output tokens"
-        if chars > (max_chars := n_input * CHARS_PER_TOKEN):
+        if chars > (max_chars := n_input * MAX_CHARS_PER_TOKEN):
             raise Refused(
                 400, "BadRequestError",
                 f"{begin} and your prompt contains {chars} characters (more than {max_chars} characters, which is "

@@ -17,7 +17,7 @@ Table = tuple[EngineEndpoint, ...]
 
 
 class EngineGroup:
-    """One replica for each host, which it owns. Start it once; `close` it, or use it as a context manager."""
+    """One replica for each host, which it owns. Start it once; `async with` only closes it."""
 
     def __init__(
         self,
@@ -87,7 +87,6 @@ class EngineGroup:
         self._tasks = []
 
     async def __aenter__(self) -> Self:
-        await self.start()
         return self
 
     async def __aexit__(

@@ -86,6 +86,15 @@ def make(hosts: Sequence[FakeHost], events: list[tuple[str, dict[str, Any]]] | N
     return EngineGroup(hosts, CONFIG, on_event=lambda name, details: seen.append((name, details)))
 
 
+async def started(
+    hosts: Sequence[FakeHost], events: list[tuple[str, dict[str, Any]]] | None = None
+) -> EngineGroup:
+    """Return a group that runs."""
+    group = make(hosts, events)
+    await group.start()
+    return group
+
+
 async def test_all_replicas_start_together() -> None:
     """None waits for another, and the table holds each."""
     hosts = [FakeHost(), FakeHost()]
@@ -106,7 +115,7 @@ async def test_all_replicas_start_together() -> None:
 async def test_a_lost_engine_comes_back_elsewhere() -> None:
     """Only its own row changes: lost, starting, ready, with the next epoch and another address."""
     hosts, events = [FakeHost(), FakeHost()], []
-    async with make(hosts, events) as group:
+    async with await started(hosts, events) as group:
         before = group.endpoints()
         watcher = Watcher(group)
         hosts[1].lost.set()
@@ -131,7 +140,7 @@ async def test_a_lost_engine_comes_back_elsewhere() -> None:
 async def test_a_crash_loop_is_given_up_and_the_rest_goes_on() -> None:
     """After `max_restarts`; the reason says so."""
     hosts, events = [FakeHost(), FakeHost("runs", DEAD, DEAD)], []
-    async with make(hosts, events) as group:
+    async with await started(hosts, events) as group:
         watcher = Watcher(group)
         hosts[1].lost.set()
         await watcher.until("ready", "failed")
@@ -144,7 +153,7 @@ async def test_a_crash_loop_is_given_up_and_the_rest_goes_on() -> None:
 async def test_all_lost_ends_the_run_with_the_last_log() -> None:
     """The error is there to be raised, and says that the run can be resumed."""
     hosts = [FakeHost("runs", DEAD, DEAD)]
-    async with make(hosts) as group:
+    async with await started(hosts) as group:
         waiting = asyncio.create_task(group.all_lost())
         hosts[0].lost.set()
         async with asyncio.timeout(5.0):
@@ -165,7 +174,7 @@ async def test_none_that_starts_is_an_error_with_the_log() -> None:
 async def test_one_that_does_not_start_is_tried_again_beside_the_others() -> None:
     """The run begins meanwhile."""
     hosts = [FakeHost(), FakeHost(DEAD)]
-    async with make(hosts) as group:
+    async with await started(hosts) as group:
         await Watcher(group).until("ready", "ready")
     assert [host.n_starts for host in hosts] == [1, 2]
 
@@ -197,7 +206,7 @@ async def test_closing_says_draining_first() -> None:
 async def test_who_unsubscribes_is_not_called() -> None:
     """Whatever happens then."""
     host = FakeHost()
-    async with make([host]) as group:
+    async with await started([host]) as group:
         gone, stays = Watcher(group), Watcher(group)
         gone.unsubscribe()
         host.lost.set()
