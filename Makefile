@@ -6,7 +6,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 PIP := $(BIN)/python $(PIP_INSTALL)
 ENGINES := .venv-engines
 
-.PHONY: install demo test test-slow test-engines check format soak bench install-pybench install-engines lock clean \
+.PHONY: bench-pybench install demo test test-slow test-engines check format soak bench install-pybench install-engines lock clean \
 	help
 
 help:  ## this list
@@ -89,6 +89,9 @@ bench: $(VENV)/.installed-dev  ## measure a turn beside a bare loop and Inspect 
 	$(BIN)/python -m tests.bench.memory
 	$(BIN)/python -m tests.bench.real_sandboxes
 	$(BIN)/python -m tests.bench.sandbox_pool
+
+bench-pybench: install-pybench $(VENV)/.installed-dev  ## measure a replayed PyBench run beside a loop as upstream's
+	$(BIN)/python -m tests.bench.pybench_throughput
 
 LOCK := uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	pyproject.toml
