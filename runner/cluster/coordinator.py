@@ -24,7 +24,6 @@ class _Worker:
     owned: dict[str, bool] = field(default_factory=dict)
     """Attempts that it was given and that have not ended, in order, and whether they have begun."""
 
-    takes_more: bool = True
     has_suspect: bool = False
     """Whether its only attempt is to stay alone."""
 
@@ -58,6 +57,11 @@ class Coordinator:
         return not self._queue and not self._suspects and not any(w.owned for w in self._workers.values())
 
     @property
+    def has_queued(self) -> bool:
+        """Whether an attempt waits for a worker."""
+        return bool(self._queue or self._suspects)
+
+    @property
     def n_wanted(self) -> int:
         """How many more attempts the workers have room for."""
         room = sum(self._room(worker) for worker in self._workers.values())
@@ -69,7 +73,8 @@ class Coordinator:
 
     def set_concurrency(self, name: str, concurrency: int) -> None:
         """Change how many attempts a worker runs at once. What it holds already stays."""
-        self._workers[name].concurrency = concurrency
+        if name in self._workers:
+            self._workers[name].concurrency = concurrency
 
     def add(self, attempt: str) -> None:
         """Queue a new attempt."""
@@ -98,6 +103,10 @@ class Coordinator:
         """Return what a worker holds."""
         return tuple(self._workers[worker].owned) if worker in self._workers else ()
 
+    def running(self) -> list[str]:
+        """Return the attempts that have begun."""
+        return [a for worker in self._workers.values() for a, has_begun in worker.owned.items() if has_begun]
+
     def owner_of(self, attempt: str) -> str | None:
         """Return the worker that holds an attempt."""
         return next((name for name, worker in self._workers.items() if attempt in worker.owned), None)
@@ -120,7 +129,7 @@ class Coordinator:
         n_free = sum(
             max(0, worker.concurrency - len(worker.owned))
             for worker in self._workers.values()
-            if worker.takes_more and not worker.has_suspect
+            if not worker.has_suspect
         )
         chosen: dict[str, list[str]] = {}
         for name, worker in self._workers.items():
@@ -143,10 +152,6 @@ class Coordinator:
         self._workers.pop(worker, None)
         return held
 
-    def stop_assigning(self, worker: str) -> None:
-        """Give a worker nothing more."""
-        self._workers[worker].takes_more = False
-
     def lose(self, worker: str) -> Loss:
         """A worker is lost: nobody knows why. What it held is queued again, or given up."""
         owned = self._workers.pop(worker, _Worker(0)).owned
@@ -164,7 +169,7 @@ class Coordinator:
         return self._n_shared_losses[attempt] >= MAX_SHARED_LOSSES or self._n_lone_losses[attempt] > 0
 
     def _room(self, worker: _Worker) -> int:
-        if not worker.takes_more or worker.has_suspect:
+        if worker.has_suspect:
             return 0
         return max(0, max(1, int(self._window_factor * worker.concurrency)) - len(worker.owned))
 

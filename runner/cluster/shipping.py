@@ -18,7 +18,24 @@ class Content:
         return self.data
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An input file that could not be read: who asks for it learns why."""
+
+    error: str
+
+    def __call__(self) -> bytes:
+        """Raise OSError."""
+        raise OSError(self.error)
+
+
 def packed(sample: Sample) -> Sample:
-    """Return a sample that holds the bytes of its input files. Raises OSError when one cannot be read."""
-    files = tuple(SampleFile(file.path, Content(file.read())) for file in sample.files)
-    return replace(sample, files=files)
+    """Return a sample that holds the bytes of its input files, or why it has not."""
+    return replace(sample, files=tuple(SampleFile(file.path, _content(file)) for file in sample.files))
+
+
+def _content(file: SampleFile) -> Content | Unreadable:
+    try:
+        return Content(file.read())
+    except OSError as error:
+        return Unreadable(str(error))

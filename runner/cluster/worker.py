@@ -85,6 +85,11 @@ class Worker:
         self._waiting: dict[str, Assignment] = {}
         """Given, and not begun."""
 
+        self._known: set[str] = set()
+        """Given, whatever came of them."""
+
+        self._withdrawn: set[str] = set()
+
         self._samples = Samples.of(())
         self._index_of: dict[str, int] = {}
         self._running: asyncio.Task[None] | None = None
@@ -123,14 +128,21 @@ class Worker:
         return scratch.is_in_run_dir
 
     def submit(self, assignments: Sequence[Assignment]) -> None:
-        """Take further attempts, in this order."""
+        """Take further attempts, in this order. Those that were given before are passed over."""
         for assignment in assignments:
+            if assignment.attempt in self._known:
+                continue  # the driver was not sure
+            self._known.add(assignment.attempt)
+            self._withdrawn.discard(assignment.attempt)
             self._waiting[assignment.attempt] = assignment
             self._given.put_nowait(assignment)
 
     def withdraw(self, attempts: Sequence[str]) -> list[str]:
-        """Give back those of the attempts that have not begun; return which."""
-        return [name for name in attempts if self._waiting.pop(name, None) is not None]
+        """Give back those of the attempts that have not begun; return which. Twice gives the same."""
+        given_back = [name for name in attempts if self._waiting.pop(name, None) is not None]
+        self._known.difference_update(given_back)
+        self._withdrawn.update(given_back)
+        return [name for name in attempts if name in self._withdrawn]
 
     async def messages(self, after: int) -> AsyncGenerator[Batch, None]:
         """Yield what there is to say, behind a message; ends an earlier call of this."""

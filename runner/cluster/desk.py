@@ -1,0 +1,186 @@
+"""The attempts of a run on a cluster: taken as workers have room, handed out, counted when they end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+
+from runner.attempt import OnFinished
+from runner.cluster.coordinator import Coordinator
+from runner.cluster.intake import Intake
+from runner.cluster.messages import Answer, Assignment, Begun, Ended, Message, Progress, Recorded
+from runner.cluster.rebuild import read_trajectory
+from runner.cluster.shipping import packed
+from runner.cluster.totals import Totals
+from runner.conversation import Conversation
+from runner.errors import JournalError
+from runner.gate import Gate
+from runner.journal import Journal
+from runner.meter import RunMeter
+from runner.outcome import Outcome
+from runner.plan import Attempt, attempt_seed
+from runner.recorder import AttemptHistory, Recorder, RunIdentity
+from runner.records import StopReason
+from runner.statistics import RunStatistics
+
+
+class Desk:
+    """`give` is told what a worker is to be given, `on_done` that there is nothing left to do."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        identity: RunIdentity,
+        coordinator: Coordinator,
+        *,
+        give: Callable[[str, list[str]], None],
+        on_done: Callable[[], None],
+        on_finished: OnFinished | None = None,
+        shared_trajectories: Gate | None = None,
+        resumes_turns: bool = True,
+    ) -> None:
+        self._journal = journal
+        self._identity = identity
+        self._coordinator = coordinator
+        self._give = give
+        self._on_done = on_done
+        self._on_finished = on_finished
+        self._shared_trajectories = shared_trajectories
+        self._resumes_turns = resumes_turns
+        self.intake = Intake(journal)
+        self.totals = Totals()
+        self._recorder = Recorder(journal, identity)
+        self._meter = RunMeter()
+        self._attempts: dict[str, Attempt] = {}
+        """Those that are queued or owned."""
+
+        self._room = asyncio.Event()
+        self._n_cancelled = 0
+        self.is_closed = False
+        """Whether nothing more is handed out."""
+
+        self.all_taken = False
+        """Whether the run has no attempts beyond those that are here."""
+
+    async def feed(self, source: Iterator[Attempt]) -> None:
+        """Take attempts as workers have room for them, until there are no more."""
+        while True:
+            while self._coordinator.n_wanted == 0:
+                self._room.clear()
+                await self._room.wait()
+            if self._shared_trajectories is not None:
+                await self._shared_trajectories.acquire()
+            attempt = next(source, None)
+            if attempt is None:
+                break
+            self._attempts[attempt.name] = attempt
+            self._coordinator.add(attempt.name)
+            self.dispatch()
+            await asyncio.sleep(0)
+        if self._shared_trajectories is not None:
+            self._shared_trajectories.release()
+        self.all_taken = True
+        self.dispatch()
+
+    def dispatch(self) -> None:
+        """Hand out what is queued, if there is a worker for it."""
+        if self.is_closed:
+            return
+        for worker, names in self._coordinator.assign().items():
+            self._give(worker, names)
+        if self._coordinator.n_wanted:
+            self._room.set()
+        if self.all_taken and self._coordinator.is_idle:
+            self.is_closed = True
+            self._on_done()
+
+    def assignments(self, names: Sequence[str], *, has_benchmark: bool) -> list[Assignment]:
+        """Return attempts in the form in which a worker is given them. Blocks."""
+        return [self._assignment(self._attempts[name], has_benchmark) for name in names]
+
+    def _assignment(self, attempt: Attempt, has_benchmark: bool) -> Assignment:  # noqa: FBT001 - by itself
+        sample = attempt.sample.id if has_benchmark else packed(attempt.sample)
+        turns, pictures = self.intake.recorded(attempt) if self._resumes_turns else (None, ())
+        return Assignment(attempt.name, sample, attempt.epoch, turns, pictures)
+
+    async def on_message(self, worker: str, message: Message, answer: Answer | None) -> None:
+        """Take note of what a worker says; it is written already."""
+        match message:
+            case Begun(attempt):
+                self._coordinator.begun(worker, attempt)
+            case Recorded() if not isinstance(answer, str):
+                if self._coordinator.ended(worker, message.attempt):
+                    await self._on_recorded(message)
+            case Ended(attempt):
+                if self._coordinator.ended(worker, attempt):
+                    self._forget(attempt)
+            case Progress(statistics):
+                self.totals.update(worker, statistics)
+            case _:
+                pass
+        if isinstance(message, Recorded | Ended):
+            self.dispatch()
+
+    async def lose(self, worker: str) -> tuple[str, ...]:
+        """A worker is lost; return which of its attempts are handed out again."""
+        loss = self._coordinator.lose(worker)
+        for name in loss.given_up:
+            await self._give_up(self._attempts[name])
+        self.dispatch()
+        return loss.requeued
+
+    def close(self) -> None:
+        """Free what the attempts that did not end hold of the limit that other runs have a part in."""
+        for name in list(self._attempts):
+            self._forget(name)
+
+    def statistics(self, own: RunStatistics) -> RunStatistics:
+        """Return the numbers of all workers, with what is known here; `own` has the rest."""
+        meter = self._meter
+        counted = RunStatistics(
+            n_total=own.n_total,
+            n_done_before=own.n_done_before,
+            n_finished=meter.stop_reasons.total(),
+            n_failed=meter.n_failed,
+            n_cancelled=self._n_cancelled,
+            concurrency=own.concurrency,
+            stop_reasons=dict(meter.stop_reasons),
+            elapsed_s=meter.elapsed_s,
+            finished_per_s=meter.finished_rate.per_s(),
+            recent=tuple(meter.recent),
+            paused=own.paused,
+            draining=own.draining,
+            last_failure=meter.last_failure,
+        )
+        return self.totals.of_run(counted)
+
+    async def _on_recorded(self, message: Recorded) -> None:
+        self._forget(message.attempt)
+        if not message.is_failure:
+            self._meter.on_finished(message.summary)
+            if self._on_finished is not None:
+                await self._on_finished(read_trajectory(message.line))
+        elif message.summary.stop_reason is StopReason.CANCELLED:
+            self._n_cancelled += 1
+        else:
+            self._meter.n_failed += 1
+
+    def _forget(self, attempt: str) -> None:
+        del self._attempts[attempt]
+        if self._shared_trajectories is not None:
+            self._shared_trajectories.release()
+
+    async def _give_up(self, attempt: Attempt) -> None:
+        """Record an attempt that takes its workers along."""
+        outcome = Outcome(Conversation([dict(message) for message in attempt.sample.messages]))
+        error = "two workers were lost on which nothing else ran; look at what its code does to a machine"
+        outcome.stop(StopReason.SANDBOX_ERROR, error)
+        seed = attempt_seed(self._identity.seed, attempt.name)
+        history = AttemptHistory(attempt, seed, queued_s=self._meter.elapsed_s)
+        self._meter.n_failed += 1
+        self._meter.on_failed_try(attempt.name, outcome.owner, error)
+        self._forget(attempt.name)
+        try:
+            await self._recorder.failed(history, outcome)
+        except JournalError as trouble:
+            self._journal.trouble = self._journal.trouble or trouble
