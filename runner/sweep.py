@@ -30,14 +30,16 @@ from typing import Any
 from rich.console import Console
 
 from runner.admission import SandboxAdmission
-from runner.batch import Batch, RunSummary, Shared, Watching, prepare, run_batch
+from runner.batch import Batch, RunSummary, Shared, Watching, prepare, run_batch, sandbox_settings
 from runner.config import RunConfig, check_config, read_settings, set_key
 from runner.errors import ConfigError, RunnerError, first_error
 from runner.gate import Gate
 from runner.sandbox_limit import adapt_sandboxes
 from runner.scheduler import Scheduler
-from sandbox_pool import SandboxError
+from sandbox_pool import PoolConfig, SandboxError
+from sandbox_pool.capacity import NEEDS, bound_of_sandboxes, read_resources
 from sandbox_pool.config import n_cores
+from sandbox_pool.host import raise_descriptor_limit
 
 ALIASES = {
     "models": "model",
@@ -212,8 +214,18 @@ def _stopping_on_signals(stop: _Stop) -> Iterator[None]:
 
 def _shared(cells: Sequence[Cell]) -> Shared:
     concurrency = max(cell.config.concurrency for cell in cells)
-    sandboxes = max(concurrency, *(cell.config.sandbox.max_sandboxes for cell in cells))
-    return Shared(Gate(concurrency), Gate(sandboxes))
+    pools = [sandbox_settings(cell.config) for cell in cells]
+    wanted = max(pool.max_sandboxes for pool in pools)
+    return Shared(Gate(concurrency), Gate(min(wanted, _room_for_sandboxes(pools))))
+
+
+def _room_for_sandboxes(pools: Sequence[PoolConfig]) -> int:
+    """Return how many sandboxes this machine has room for: each pool knows that of itself alone."""
+    kernels = {pool.kernel for pool in pools}
+    kernels |= {profile.get("kernel", pool.kernel) for pool in pools for profile in pool.profiles.values()}
+    needs = max((NEEDS[kernel] for kernel in kernels), key=lambda need: need.memory_bytes)
+    raise_descriptor_limit()  # as each pool will
+    return max(1, bound_of_sandboxes(read_resources(), needs).n_sandboxes)
 
 
 async def _keep(config: RunConfig, shared: Shared) -> None:

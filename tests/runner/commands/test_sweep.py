@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from runner.__main__ import main
+from runner.config import RunConfig
 from runner.errors import ConfigError
 from runner.journal import read_trajectories
-from runner.sweep import cell_name, read_sweep
+from runner.sweep import Cell, _shared, cell_name, read_sweep
+from sandbox_pool import PoolConfig, SandboxPool
 from tests.processes import clean_environment
 from tests.stub_server import StubServer
 
@@ -82,6 +84,17 @@ def test_run_says_that_it_is_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.kernel
+async def test_sandboxes_that_are_shared_are_those_that_fit() -> None:
+    """Side by side no more are leased than one pool would hold here, nor than the config allows."""
+    cells = [Cell(str(n), {}, RunConfig(concurrency=100_000)) for n in range(2)]
+    async with SandboxPool(PoolConfig(max_sandboxes=100_000), trusted_code=True) as pool:
+        n_fit = pool.statistics().max_sandboxes
+    assert _shared(cells).sandboxes.limit == pytest.approx(n_fit, rel=0.5)
+
+    few = RunConfig(concurrency=20, sandbox=PoolConfig(max_sandboxes=3, profiles={"p": {"cpu_s": 9}}))
+    assert _shared([Cell("a", {}, few)]).sandboxes.limit == 3
+
+
 @pytest.mark.parametrize("side_by_side", [1, 4])
 def test_sweep_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str], side_by_side: int) -> None:
     """All cells run, the table says so, and the same command finds nothing left to do."""
