@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import os
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,11 @@ LINK_WORKSPACE = (
 )
 """A program of the model's is run in `files/` and finds the workspace there, as it did in its own sandbox."""
 
+MAX_TOGETHER = 1_000
+MAX_TOGETHER_BYTES = 4 * MAX_PUT_BYTES
+"""How many files are read for one check, and how large they may be together: they are held in memory."""
+
+MAX_PATH_BYTES = 1_024
 MAX_LISTED = 5
 N_TRIES = 2
 
@@ -96,7 +102,9 @@ def _without_reading(
     paths = _paths_of(check, artifacts)
     if check.folder_suffixes and not paths:
         return {"problem": f"no file in it that ends in {' or '.join(check.folder_suffixes)}"}
-    problems = filter(None, (_unreadable(path, artifacts) for path in paths))
+    if len(paths) > MAX_TOGETHER:
+        return {"problem": f"{len(paths):,} files, more than the scorer reads for a check ({MAX_TOGETHER:,})"}
+    problems = filter(None, (*(_unreadable(path, artifacts) for path in paths), _too_large(paths, artifacts)))
     missing = sorted(set(check.inputs) - {file.path for file in inputs})
     if missing:
         return {"problem": f"what it is compared with is not there: {', '.join(missing)}"}
@@ -119,9 +127,21 @@ def _unreadable(path: str, artifacts: Mapping[str, Artifact]) -> Facts | None:
         return {"problem": f"no such file; the attempt left {', '.join(names[:MAX_LISTED]) or 'none'}{more}"}
     if artifact.problem is not None:
         return {"problem": f"not collected: {artifact.problem}"}
+    # Names of files in a folder are the model's choice: what no sandbox takes is no fault of ours.
+    name = os.fsencode(path)
+    if len(name) > MAX_PATH_BYTES or name.decode(errors="ignore") != path:
+        return {"problem": f"the scorer reads no name like {path[:100]!r}"}
     if artifact.n_bytes > MAX_PUT_BYTES:
         return {"problem": f"{artifact.n_bytes:,} bytes, more than the scorer reads ({MAX_PUT_BYTES:,})"}
     return None
+
+
+def _too_large(paths: Sequence[str], artifacts: Mapping[str, Artifact]) -> Facts | None:
+    n_bytes = sum(artifacts[path].n_bytes for path in paths if path in artifacts)
+    if n_bytes <= MAX_TOGETHER_BYTES:
+        return None
+    limit = f"more than the scorer reads for a check ({MAX_TOGETHER_BYTES:,})"
+    return {"problem": f"{n_bytes:,} bytes in {len(paths):,} files, {limit}"}
 
 
 def _files_for(

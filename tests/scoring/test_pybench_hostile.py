@@ -331,6 +331,39 @@ def test_hostile_files_fail_and_all_others_are_scored(
     assert found["total"] == 143
 
 
+@pytest.mark.kernel
+@pytest.mark.timeout(120)
+def test_folders_that_are_read_whole_are_bounded(outputs: Path, score: Callable[..., dict[str, Any]]) -> None:
+    """Strictly each page of a folder is read: not more of them than fit, whatever they are called."""
+    for index, n_files, n_bytes in (("141", 300, 60 * 2**20), ("142", 2_000, 1), ("143", 1, 1)):
+        (outputs / index).mkdir()
+        for number in range(n_files):
+            with (outputs / index / f"{number}.html").open("wb") as page:
+                page.truncate(n_bytes)
+    found = score("--profile", "strict")
+    assert [found["results"][index] for index in ("141", "142", "143")] == ["Failed"] * 3
+    assert "18,874,368,000 bytes in 300 files" in found["reasons"]["141"]
+    assert "2,000 files, more than the scorer reads" in found["reasons"]["142"]
+    assert found["apart"]["not the model's to lose"] == {}
+
+
+@pytest.mark.kernel
+@pytest.mark.timeout(120)
+def test_names_in_a_folder_are_no_failure_of_ours(
+    outputs: Path, score: Callable[..., dict[str, Any]]
+) -> None:
+    """What no sandbox takes as a name fails the task of the folder that it is in."""
+    names = {"141": b"\xff.html", "142": b"a\n.html", "143": b"d" * 250 + b"/" + b"/".join([b"e" * 250] * 8)}
+    for index, name in names.items():
+        path = Path(os.fsdecode(bytes(outputs / index) + b"/" + name))
+        path.parent.mkdir(parents=True)
+        (path.with_name("x.html") if index == "143" else path).touch()
+    found = score("--profile", "strict")
+    assert [found["results"][index] for index in names] == ["Failed"] * 3
+    assert all("the scorer reads no name like" in found["reasons"][index] for index in ("141", "143"))
+    assert found["apart"]["not the model's to lose"] == {}
+
+
 def linked(folder: Path) -> bytes:
     """Return a workbook that refers to another one: a pipe, at which whoever opens it would wait."""
     os.mkfifo(folder / "other.xlsx")
