@@ -101,7 +101,9 @@ def _facts(request: dict[str, Any], root: Path) -> dict[str, Any]:
     try:
         reader = getattr(importlib.import_module(module_name), function_name)
         facts: dict[str, Any] = reader(path, request, root)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name is None:  # not an import that failed: a library's advice on a file of a rare form
+            raise
         return {"fault": f"the scorer's sandbox cannot import what it needs: {error}"}
     return facts
 
