@@ -3,7 +3,8 @@
 A trajectory sticks to one endpoint, whose prefix cache knows it. New ones go to the least loaded. An
 endpoint that fails several calls in a row is ejected; its trajectories move to the others, and it is
 probed, less and less often. One that answers probes is on trial: it gets one trajectory, and is back when
-that has its completion, for a server may list its models and answer no call.
+that has its completion, for a server may list its models and answer no call. An engine of ours that is lost
+is down: it is left at once and not probed, for whoever says so says when it is up again.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ class _Endpoint:
     ejected_at: float | None = None
     next_probe_at: float = 0.0
     probe_s: float = FIRST_PROBE_S
+    is_down: bool = False
+    """Known not to be there."""
+
     is_on_trial: bool = False
     """Ejected, but it answers probes."""
 
@@ -35,7 +39,8 @@ class _Endpoint:
 
     def takes(self, attempt: str) -> bool:
         """Whether an attempt may call it while others are there to be called."""
-        return self.ejected_at is None or (self.is_on_trial and self.tried_by in (None, attempt))
+        is_tried = self.is_on_trial and self.tried_by in (None, attempt)
+        return not self.is_down and (self.ejected_at is None or is_tried)
 
 
 class Router:
@@ -50,6 +55,7 @@ class Router:
         """Return the endpoint of an attempt: its own, or the least loaded of those that take it."""
         pinned = self._pins.get(attempt)
         takers = self._takers(attempt)
+        takers = takers or self._up()
         if pinned is not None and (pinned in takers or not takers):
             self._note_trial(attempt, pinned)
             return pinned
@@ -77,8 +83,20 @@ class Router:
         """An endpoint gave a completion. Return whether it was ejected until now."""
         endpoint = self._endpoints[index]
         was_ejected = endpoint.ejected_at is not None
-        self._endpoints[index] = _Endpoint(n_pinned=endpoint.n_pinned)
+        self._endpoints[index] = _Endpoint(n_pinned=endpoint.n_pinned, is_down=endpoint.is_down)
         return was_ejected
+
+    def add(self) -> None:
+        """There is one more endpoint; it is down."""
+        self._endpoints.append(_Endpoint(is_down=True))
+
+    def set_down(self, index: int) -> None:
+        """An endpoint is not there any more."""
+        self._endpoints[index].is_down = True
+
+    def set_up(self, index: int) -> None:
+        """An endpoint is there, or there again: what it did before does not count."""
+        self._endpoints[index] = _Endpoint(n_pinned=self._endpoints[index].n_pinned)
 
     def on_probe(self, index: int) -> None:
         """An ejected endpoint answered a probe."""
@@ -107,7 +125,9 @@ class Router:
         due = [
             index
             for index, endpoint in enumerate(self._endpoints)
-            if endpoint.ejected_at is not None and not endpoint.is_on_trial and now >= endpoint.next_probe_at
+            if endpoint.ejected_at is not None
+            and not (endpoint.is_on_trial or endpoint.is_down)
+            and now >= endpoint.next_probe_at
         ]
         for index in due:
             endpoint = self._endpoints[index]
@@ -116,8 +136,12 @@ class Router:
         return due
 
     def is_ready(self, index: int) -> bool:
-        """Whether an endpoint is not ejected."""
-        return self._endpoints[index].ejected_at is None
+        """Whether an endpoint is there and not ejected."""
+        return self.is_up(index) and self._endpoints[index].ejected_at is None
+
+    def is_up(self, index: int) -> bool:
+        """Whether an endpoint is there, as far as is known."""
+        return not self._endpoints[index].is_down
 
     def n_pinned(self, index: int) -> int:
         """How many attempts stick to an endpoint."""
@@ -125,6 +149,9 @@ class Router:
 
     def _takers(self, attempt: str) -> list[int]:
         return [index for index, endpoint in enumerate(self._endpoints) if endpoint.takes(attempt)]
+
+    def _up(self) -> list[int]:
+        return [index for index in range(len(self._endpoints)) if self.is_up(index)]
 
     def _pin(self, attempt: str, index: int) -> None:
         self.forget(attempt)

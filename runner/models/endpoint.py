@@ -33,16 +33,13 @@ class Answer(NamedTuple):
 class Endpoint:
     """A server at `url`, whose path ends in /v1 mostly."""
 
-    def __init__(self, url: str, admission: AdmissionConfig, *, concurrency: int, on_event: OnEvent) -> None:
-        parsed = URL(url.rstrip("/"))
-        self.url = str(parsed.with_user(None))
-        """Fit to be shown: without a password."""
-
-        self.name = f"{parsed.host}:{parsed.port}"
-        self._completions_url = parsed / "chat/completions"
-        self._models_url = parsed / "models"
-        self._metrics_url = parsed.with_path("/metrics").with_query(None)
-        self._has_metrics: bool | None = None
+    def __init__(
+        self, url: str, admission: AdmissionConfig, *, concurrency: int, on_event: OnEvent, name: str = ""
+    ) -> None:
+        """`name` is for one whose address changes; others are called by theirs."""
+        self.listens_at(url)
+        parsed = URL(url)
+        self.name = name or f"{parsed.host}:{parsed.port}"
         self._config = admission
         self._on_event = on_event
         self.admission = EndpointAdmission(
@@ -51,6 +48,10 @@ class Endpoint:
             adaptive=admission.mode == "adaptive",
         )
         self.gate = Gate(self.admission.max_calls)
+        self.n_losses = 0
+        """How often what listened there was lost, with all calls in flight."""
+
+        self._calls: set[asyncio.Timeout] = set()
         self.n_calls = 0
         self.n_failed_calls = 0
         self.latency_s: float | None = None
@@ -58,8 +59,31 @@ class Endpoint:
     async def post(self, http: aiohttp.ClientSession, body: bytes) -> Answer:
         """Ask for a completion. Raises aiohttp.ClientError, TimeoutError, OSError."""
         self.n_calls += 1
-        async with http.post(self._completions_url, data=body) as response:
-            return Answer(response.status, response.headers, await response.read())
+        async with asyncio.timeout(None) as call:
+            self._calls.add(call)
+            try:
+                async with http.post(self._completions_url, data=body) as response:
+                    return Answer(response.status, response.headers, await response.read())
+            finally:
+                self._calls.discard(call)
+
+    def listens_at(self, url: str) -> None:
+        """Send what comes from now on to this address."""
+        parsed = URL(url.rstrip("/"))
+        self.url = str(parsed.with_user(None))
+        """Fit to be shown: without a password."""
+
+        self._completions_url = parsed / "chat/completions"
+        self._models_url = parsed / "models"
+        self._metrics_url = parsed.with_path("/metrics").with_query(None)
+        self._has_metrics: bool | None = None
+
+    def lose(self) -> None:
+        """Let all calls in flight raise TimeoutError now: nobody will answer them."""
+        self.n_losses += 1
+        for call in self._calls:
+            if not call.expired():
+                call.reschedule(loop_time())
 
     async def get_models(self, http: aiohttp.ClientSession) -> Answer:
         """Ask which models it serves. Raises as `post` does."""

@@ -21,6 +21,7 @@ import orjson
 
 from runner.config import AdmissionConfig, ModelConfig
 from runner.encoding import encode
+from runner.endpoint_table import EngineEndpoint
 from runner.errors import ConfigError, ContextOverflow, ModelRefused, ModelUnavailable
 from runner.models.base import Completion, ModelRequest
 from runner.models.endpoint import Answer, Endpoint, OnEvent, loop_time
@@ -67,7 +68,10 @@ class OpenAIClient:
         concurrency: int = 16,
         on_event: OnEvent = lambda name, details: None,
     ) -> None:
-        """`on_event` is told of each adaptation, ejection and return of an endpoint."""
+        """`on_event` is told of each adaptation, ejection and return of an endpoint.
+
+        No URLs are for engines that are told of by `set_endpoints`, before `start` and whenever they change.
+        """
         for url in urls:
             if not url.startswith(("http://", "https://")):
                 raise ConfigError(
@@ -77,6 +81,11 @@ class OpenAIClient:
         self._config = config
         self._admission = admission or AdmissionConfig()
         self._on_event = on_event
+        self._concurrency = concurrency
+        self._rows: list[EngineEndpoint] = []
+        self._can_call = asyncio.Event()
+        if urls:
+            self._can_call.set()
         self._endpoints = [
             Endpoint(url, self._admission, concurrency=concurrency, on_event=on_event) for url in urls
         ]
@@ -120,16 +129,61 @@ class OpenAIClient:
             self.name = names.pop()
         self._watcher = asyncio.create_task(self._watch())
 
+    def set_endpoints(self, table: Sequence[EngineEndpoint]) -> None:
+        """Take in which engines there are: rows of all that there were, in the same order, and more.
+
+        What is in flight on an engine that is lost is redone elsewhere, or when one is back; only the
+        trajectories of that engine move. May be called from the event loop at any time.
+        """
+        for index, row in enumerate(table):
+            before = self._rows[index] if index < len(self._rows) else None
+            if before is None:
+                self._add_endpoint(row)
+            elif before == row:
+                continue
+            elif before.epoch != row.epoch or row.state in ("lost", "failed"):
+                self._lose(index, before)
+            self._apply_row(index, row)
+        self._rows = list(table)
+        is_over = bool(table) and all(row.state == "failed" for row in table)
+        if is_over or any(row.state == "ready" for row in table):
+            self._can_call.set()
+        else:
+            self._can_call.clear()
+
+    def _add_endpoint(self, row: EngineEndpoint) -> None:
+        url = row.url or "http://starting/v1"
+        self._endpoints.append(
+            Endpoint(
+                url, self._admission, concurrency=self._concurrency, on_event=self._on_event, name=row.replica
+            )
+        )
+        self._router.add()
+
+    def _lose(self, index: int, before: EngineEndpoint) -> None:
+        """Nothing comes back of what is in flight there, unless that was said before."""
+        if before.state in ("ready", "draining"):
+            self._endpoints[index].lose()
+
+    def _apply_row(self, index: int, row: EngineEndpoint) -> None:
+        if row.state == "ready":
+            self._endpoints[index].listens_at(row.url)
+            self._router.set_up(index)
+        else:
+            self._router.set_down(index)
+
     async def _look_at_all(self) -> set[str]:
         """Return the names of the servers' models; one that is down is left out for now if others are not."""
         names, down = set(), []
         for index, endpoint in enumerate(self._endpoints):
+            if not self._router.is_up(index):
+                continue
             try:
                 names.add(await self._look_at_models(endpoint))
             except ModelUnavailable as error:
                 down.append((index, error))
         if not names:
-            raise down[0][1]
+            raise down[0][1] if down else ModelUnavailable("no engine is ready: start them before the client")
         for index, cause in down:
             self._router.eject(loop_time(), index)
             self._tell_ejected(index, str(cause))
@@ -174,6 +228,7 @@ class OpenAIClient:
         while True:
             index = await self._take_slot(request)
             endpoint = self._endpoints[index]
+            n_losses = endpoint.n_losses
             began_at = time.perf_counter()
             try:
                 outcome = await self._call(index, body, request)
@@ -189,6 +244,8 @@ class OpenAIClient:
                     f"the last: {outcome.reason}"
                 )
             logger.info("model call retried: n_failed=%d reason=%s", n_failed, outcome.reason)
+            if endpoint.n_losses > n_losses:
+                continue  # another engine has the trajectory now, or it waits until one is back
             if not (outcome.stays or moved) and self._router.move(request.attempt, away_from=index):
                 moved = True  # once at once; after that it backs off wherever it is
                 continue
@@ -239,6 +296,7 @@ class OpenAIClient:
 
     def set_concurrency(self, concurrency: int) -> None:
         """See ModelClient."""
+        self._concurrency = concurrency
         for endpoint in self._endpoints:
             endpoint.set_concurrency(concurrency)
 
@@ -255,15 +313,24 @@ class OpenAIClient:
     async def _take_slot(self, request: ModelRequest) -> int:
         """Return the endpoint to call, with one of its slots held."""
         while True:
+            await self._wait_for_engine(request)
             index = self._router.pick(request.attempt)
             gate = self._endpoints[index].gate
             if gate.try_acquire():
                 return index
             with request.clock.waiting():
                 await gate.acquire()
-            if self._router.pick(request.attempt) == index:
+            if self._can_call.is_set() and self._router.pick(request.attempt) == index:
                 return index
-            gate.release()  # it was ejected meanwhile
+            gate.release()  # it was ejected or lost meanwhile
+
+    async def _wait_for_engine(self, request: ModelRequest) -> None:
+        """Wait while no engine is there but one may come back. Raises ModelUnavailable when none will."""
+        if not self._can_call.is_set():
+            with request.clock.waiting():
+                await self._can_call.wait()
+        if self._rows and all(row.state == "failed" for row in self._rows):
+            raise ModelUnavailable("all engines are lost, and none will be started again")
 
     async def _call(self, index: int, body: bytes, request: ModelRequest) -> Completion | Failure:
         """Return the completion, or why there is none.
@@ -277,6 +344,8 @@ class OpenAIClient:
             answer = await endpoint.post(self._open_http(), body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             failure = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            if not self._router.is_up(index):
+                failure = "its engine was lost"
             self._on_failure(index, failure)
             return Failure(failure)
         if answer.status == 200:
@@ -317,7 +386,7 @@ class OpenAIClient:
     def _on_failure(self, index: int, failure: str) -> None:
         endpoint = self._endpoints[index]
         endpoint.n_failed_calls += 1
-        if self._router.on_failure(loop_time(), index):
+        if self._router.is_up(index) and self._router.on_failure(loop_time(), index):
             self._tell_ejected(index, failure)
 
     def _tell_ejected(self, index: int, reason: str) -> None:
@@ -348,7 +417,8 @@ class OpenAIClient:
             work = [self._probe(index) for index in self._router.take_probes(now)]
             if now >= next_look_at:
                 next_look_at = now + self._admission.poll_s
-                work += [self._look_at_metrics(index, now) for index in range(len(self._endpoints))]
+                up = [index for index in range(len(self._endpoints)) if self._router.is_up(index)]
+                work += [self._look_at_metrics(index, now) for index in up]
             await asyncio.gather(*work)
             await asyncio.sleep(min(PROBE_INTERVAL_S, self._admission.poll_s))
 
@@ -383,7 +453,7 @@ class OpenAIClient:
 
     def _open_http(self) -> aiohttp.ClientSession:
         if self._http is None:
-            raise ModelUnavailable(f"{self._endpoints[0].url}: the client is not started, or closed")
+            raise ModelUnavailable("the model client is not started, or closed")
         return self._http
 
 

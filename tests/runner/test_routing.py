@@ -153,3 +153,36 @@ def test_pins_are_counted_right(steps: list[tuple[str, int, int]]) -> None:
         counts = [r.n_pinned(n) for n in range(3)]
         assert min(counts) >= 0
         assert sum(counts) == len(known)
+
+
+def test_an_engine_that_is_down_is_left_at_once_and_not_probed() -> None:
+    """Only its trajectories move; when it is up again, what it did before does not count."""
+    r = router(10, 10)
+    where = {f"{number}@1": r.pick(f"{number}@1") for number in range(6)}
+    eject(r, 0)
+    r.set_down(0)
+    assert not r.is_up(0)
+    assert not r.take_probes(1e6)
+    assert {r.pick(name) for name in where} == {1}
+    r.set_up(0)
+    assert r.is_ready(0)
+    assert {r.pick(name) for name in where} == {1}
+    assert r.pick("new@1") == 0
+
+
+def test_an_ejected_endpoint_is_better_than_one_that_is_down() -> None:
+    """The one may answer, the other cannot."""
+    r = router(10, 10)
+    assert r.pick("a@1") == 0
+    r.set_down(0)
+    eject(r, 1)
+    assert r.pick("a@1") == 1
+
+
+def test_an_added_endpoint_waits_until_it_is_up() -> None:
+    """Even where there was none before."""
+    r = Router(0, lambda index: 10)
+    r.add()
+    assert not r.is_up(0)
+    r.set_up(0)
+    assert r.pick("a@1") == 0

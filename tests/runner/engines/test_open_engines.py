@@ -10,10 +10,14 @@ import aiohttp
 import pytest
 
 from runner.config import RunConfig, check_config
+from runner.conversation import Conversation
 from runner.engines import open_engines, plan_engines
 from runner.errors import AllEnginesLost, ConfigError
+from runner.models import ModelRequest, OpenAIClient
 from tests.fake_engine import COMMAND, ENVIRONMENT, write_model
+from tests.fake_engine_core import render, reply_to
 from tests.processes import wait_until_gone
+from tests.runner.factories import sample
 
 
 def config(folder: Path, **engines: Any) -> RunConfig:
@@ -93,6 +97,51 @@ async def test_an_engine_that_hangs_is_started_again(tmp_path: Path) -> None:
                 await changed.wait()
             with pytest.raises(aiohttp.ClientError):
                 await hanging
+
+
+@pytest.mark.asyncio(loop_factories=["uvloop"])
+async def test_turns_are_redone_when_a_core_is_killed(tmp_path: Path) -> None:
+    """Client and engines together: every conversation ends as it would have on an engine that lives."""
+    settings = config(tmp_path, replicas=2, args={"token_s": 0.01})
+    async with asyncio.timeout(50.0), await open_engines(settings, tmp_path / "logs") as group:
+        model = OpenAIClient([], settings.model, admission=settings.admission, concurrency=64)
+        unsubscribe = group.subscribe(model.set_endpoints)
+        try:
+            await model.start()
+            talks = asyncio.gather(*(talk(model, f"question {number}") for number in range(24)))
+            await asyncio.sleep(0.1)
+            await ask(group.endpoints()[0].url.removesuffix("/v1"), "admin/die?how=core500")
+            assert await talks == [expected(f"question {number}") for number in range(24)]
+            assert sum(endpoint.n_failed_calls for endpoint in model.endpoints()) > 0
+            assert group.endpoints()[1].epoch == 1
+        finally:
+            unsubscribe()
+            await model.close()
+
+
+def expected(question: str) -> list[str]:
+    """Return what any engine replies, turn by turn."""
+    messages, replies = [{"role": "user", "content": question}], []
+    for _ in range(4):
+        replies.append(reply_to(render(messages), 7))
+        messages += [{"role": "assistant", "content": replies[-1]}, {"role": "user", "content": "go on"}]
+    return replies
+
+
+async def talk(model: OpenAIClient, question: str) -> list[str]:
+    """Hold a conversation of four turns; return the replies."""
+    messages, replies = [{"role": "user", "content": question}], []
+    for _ in range(4):
+        request = ModelRequest(
+            sample(question.replace(" ", "-")), 1, len(replies), Conversation(messages), seed=7
+        )
+        replies.append((await model.complete(request)).text)
+        messages = [
+            *messages,
+            {"role": "assistant", "content": replies[-1]},
+            {"role": "user", "content": "go on"},
+        ]
+    return replies
 
 
 def test_a_plan_gives_each_replica_its_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
