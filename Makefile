@@ -36,9 +36,10 @@ $(VENV)/.installed-pybench: requirements-pybench.lock $(VENV)/.installed
 install-pybench: $(VENV)/.installed-pybench  ## add the packages that PyBench's tasks import
 
 # numpy becomes the newest that vLLM takes; the other packages keep the versions of requirements.lock.
+# --no-deps, since pip, with hashes, does not see a pin where a package asks for an extra or a prerelease.
 $(VENV)/.installed-engines: requirements-engines.lock $(VENV)/.installed
 	@echo "installing Ray and vLLM with CUDA (several GB; Linux on x86-64) ..."
-	@$(PIP) --require-hashes -r requirements-engines.lock
+	@$(PIP) --no-deps --require-hashes -r requirements-engines.lock
 	@touch $@
 
 install-engines: $(VENV)/.installed-engines  ## add Ray and vLLM, for machines with GPUs
