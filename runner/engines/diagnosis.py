@@ -58,6 +58,24 @@ KILLED = (
 )
 UNKNOWN = "the log says why"
 
+ERROR_LINE = re.compile(r"error|exception|died|killed|fatal", re.IGNORECASE)
+N_ERROR_LINES = 10
+N_LAST_LINES = 20
+
+
+def error_lines(log: str, n_lines: int) -> list[str]:
+    """Return the last lines that speak of errors; where none does, the last lines."""
+    lines = log.splitlines()
+    return [line for line in lines if ERROR_LINE.search(line)][-n_lines:] or lines[-n_lines:]
+
+
+def excerpt(log: str) -> str:
+    """Return the end of a log and the errors before it: vLLM writes much on its way out."""
+    lines = log.splitlines()
+    last, before = lines[-N_LAST_LINES:], lines[:-N_LAST_LINES]
+    errors = [line for line in before if ERROR_LINE.search(line)][-N_ERROR_LINES:]
+    return "\n".join([*errors, "[...]", *last] if errors else last)
+
 
 def remedy(log: str, how: str) -> str:
     """Return what to do about an engine that ended while starting; `how` is how it ended."""

@@ -15,14 +15,14 @@ import aiohttp
 import orjson
 
 from runner.engines import keeper
-from runner.engines.diagnosis import describe_status, remedy
+from runner.engines.diagnosis import describe_status, excerpt, remedy
 from runner.engines.host import EngineAddress, EngineSpec
 from runner.engines.orphans import marked, sweep_marked
 from runner.errors import EngineStartError
 
 LOOK_INTERVAL_S = 0.25
 LOOK_TIMEOUT_S = 5.0
-MAX_TAIL_BYTES = 8192
+MAX_TAIL_BYTES = 1 << 16
 STOP_MARGIN_S = 5.0
 """For the keeper's last word, behind the grace and the sweep."""
 
@@ -161,7 +161,7 @@ class EngineProcess:
         tail = await self.log_tail()
         return EngineStartError(
             f"an engine did not start: {what}; {remedy(tail, self._how)}. "
-            f"Its log, {self._log_path}, ends:\n{tail or '(empty)'}"
+            f"Its log, {self._log_path}, ends:\n{excerpt(tail) or '(empty)'}"
         )
 
     def _release_port(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from runner.config import EnginesConfig
 from runner.endpoint_table import EngineEndpoint
+from runner.engines.diagnosis import error_lines, excerpt
 from runner.engines.health import watch_health
 from runner.engines.host import EngineHost
 from runner.engines.restarts import RestartPolicy
@@ -87,8 +88,8 @@ class Replica:
         reason = await self._until_lost(address.url)
         self._set(state="lost")
         log = await self._host.log_tail()
-        self.failure = f"{reason}. Its log ends:\n{log or '(empty)'}"
-        self._tell("engine_lost", reason=reason, log=log.splitlines()[-LOG_LINES:])
+        self.failure = f"{reason}. Its log ends:\n{excerpt(log) or '(empty)'}"
+        self._tell("engine_lost", reason=reason, log=error_lines(log, LOG_LINES))
         await self._host.stop(0.0)
 
     async def _until_lost(self, url: str) -> str:

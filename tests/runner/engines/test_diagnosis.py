@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.engines.diagnosis import describe_status, remedy
+from runner.engines.diagnosis import describe_status, error_lines, excerpt, remedy
 from tests.fake_engine import CUDA_OOM, NO_KV_SPACE
 
 
@@ -30,3 +30,14 @@ def test_a_kill_from_outside_is_named() -> None:
     """The memory killer leaves nothing in the log."""
     assert "too little memory" in remedy("INFO loading", describe_status(-9))
     assert "the log says why" in remedy("INFO loading", describe_status(1))
+
+
+def test_the_error_is_shown_although_much_was_written_behind_it() -> None:
+    """An engine on its way out says what it leaks."""
+    log = "\n".join(["INFO loading"] * 50 + [CUDA_OOM] + ["leaked function"] * 200)
+    shown = excerpt(log).splitlines()
+    assert shown[0] == CUDA_OOM
+    assert len(shown) < 30
+    assert error_lines(log, 5) == [CUDA_OOM]
+    assert error_lines("a\nb\nc", 2) == ["b", "c"]
+    assert excerpt("a\nb") == "a\nb"

@@ -124,7 +124,7 @@ async def test_an_engine_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
 
 async def test_the_log_tail_is_of_this_start(tmp_path: Path) -> None:
     """And bounded, however much an engine writes."""
-    host = engine(tmp_path, command=("/bin/sh", "-c", "yes noise | head -c 100000; echo the end; exit 3"))
+    host = engine(tmp_path, command=("/bin/sh", "-c", "yes noise | head -c 200000; echo the end; exit 3"))
     for _ in range(2):
         with pytest.raises(EngineStartError, match="exit code 3"):
             await host.start()
