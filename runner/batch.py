@@ -20,10 +20,12 @@ from bench_data.requirements import Lacking, Place, look_for
 from runner.attempt import OnFinished
 from runner.config import RunConfig
 from runner.control import ControlServer
+from runner.engines import EngineGroup, plan_engines
 from runner.errors import ConfigError, JournalError, RunnerError
 from runner.event_sink import EventSink
 from runner.factory import build_model, build_protocol, system_prompt
 from runner.gate import Gate
+from runner.hosting import LOGS, hosted_engines, is_hosted, until_lost
 from runner.journal import Journal, read_failures, read_inflight, read_trajectories
 from runner.lease import Sandboxes
 from runner.meter import RunMeter, in_one_line
@@ -139,6 +141,8 @@ def prepare(config: RunConfig) -> Batch:
     lacking = look_for_requirements(config, samples)
     if lacking is not None:
         events("requirements", lacking.as_json())
+    if is_hosted(config):
+        plan_engines(config)
     model = build_model(config, protocol, events)
     if isinstance(model, ScriptedClient):
         model.require_scripts(samples)
@@ -177,9 +181,11 @@ async def run_batch(batch: Batch, watching: Watching, shared: Shared | None = No
         JournalError: the run directory cannot be read or written; what has a line is kept.
     """
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(batch.model.close)
-        if len(batch.done()) < batch.n_attempts:
-            await batch.model.start()
+        is_needed = len(batch.done()) < batch.n_attempts
+        if not is_hosted(batch.config):
+            stack.push_async_callback(batch.model.close)
+            if is_needed:
+                await batch.model.start()
         pool = await stack.enter_async_context(
             SandboxPool(batch.config.sandbox, trusted_code=batch.trusted_code)
         )
@@ -191,7 +197,17 @@ async def run_batch(batch: Batch, watching: Watching, shared: Shared | None = No
         batch.events.open(journal)
         tracer = build_tracer()
         stack.push_async_callback(asyncio.to_thread, tracer.close)
-        return await _run_open(batch, record, journal, pool, watching, shared, tracer)
+        engines = None
+        if is_hosted(batch.config) and is_needed:
+            if batch.config.progress not in SILENT:
+                watching.console.print(
+                    f"starting engines; their logs: {batch.run_dir / LOGS}", soft_wrap=True
+                )
+            hosted = hosted_engines(batch.config, batch.model, batch.run_dir, batch.events)
+            engines = await stack.enter_async_context(hosted)
+            stack.push_async_callback(batch.model.close)
+            await batch.model.start()
+        return await _run_open(batch, record, journal, pool, watching, shared, tracer, engines)
 
 
 async def _run_open(
@@ -202,6 +218,7 @@ async def _run_open(
     watching: Watching,
     shared: Shared | None,
     tracer: Tracer,
+    engines: EngineGroup | None,
 ) -> RunSummary:
     config = batch.config
     n_left = sum(name not in journal.done for name in attempt_names(batch.samples, config.epochs))
@@ -242,7 +259,7 @@ async def _run_open(
     )
     with _draining_on_signals(scheduler, watching, config.grace_s) as received:
         try:
-            await _run_watched(scheduler, batch, journal, watching, data["run_id"])
+            await until_lost(_run_watched(scheduler, batch, journal, watching, data["run_id"]), engines)
         finally:
             statistics = scheduler.statistics()
             with suppress(JournalError):  # the run ends with the error that came first

@@ -63,7 +63,8 @@ class ModelConfig(ConfigModel):
     """Who answers. In YAML a bare string stands for `client`."""
 
     client: str = "oracle"
-    """`openai:URL[,URL...]` (servers of one model), `replay:FILE`, `oracle`, `decoy` or `nop`."""
+    """`vllm:PATH_OR_ID` (engines of our own), `openai:URL[,URL...]` (servers of one model), `replay:FILE`,
+    `oracle`, `decoy` or `nop`."""
 
     name: str | None = None
     """The model's name in requests; when unset, the only one that the server lists."""
@@ -448,6 +449,7 @@ def public_config(config: RunConfig) -> dict[str, Any]:
     model = data["model"]
     model["client"] = re.sub(r"://[^/?#,\s]*@", "://", model["client"])
     model["headers"] = dict.fromkeys(model["headers"], NOT_RECORDED)
+    data["engines"]["env"] = dict.fromkeys(data["engines"]["env"], NOT_RECORDED)
     if isinstance(headers := model["request"].get("extra_headers"), dict):
         model["request"]["extra_headers"] = dict.fromkeys(headers, NOT_RECORDED)
     return data

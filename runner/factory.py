@@ -16,7 +16,7 @@ from runner.protocols.base import TextLimits
 TOKENS = {"fenced": ("code_start_token", "code_end_token"), "function_call": ("tool_call_token",)}
 """The keys of `protocol` that are some protocols' own."""
 
-MODEL_KINDS = "openai:URL[,URL...], replay:FILE, oracle, decoy, nop"
+MODEL_KINDS = "vllm:PATH_OR_ID, openai:URL[,URL...], replay:FILE, oracle, decoy, nop"
 
 
 def build_protocol(config: RunConfig, benchmark: Benchmark) -> Protocol:
@@ -81,8 +81,16 @@ def build_model(config: RunConfig, protocol: Protocol, on_event: OnEvent) -> Mod
             return ReplayClient(Path(argument))
         case "openai" if argument:
             return _openai_client(argument.split(","), config, on_event)
+        case "vllm" if argument:
+            return _openai_client([], _hosted(config, argument), on_event)
         case _:
             raise ConfigError(f"--model {config.model.client}: no such model client; known: {MODEL_KINDS}")
+
+
+def _hosted(config: RunConfig, model: str) -> RunConfig:
+    """Return the config with the name that the engines serve the model by."""
+    name = config.model.name or config.engines.served_name or model
+    return config.model_copy(update={"model": config.model.model_copy(update={"name": name})})
 
 
 def _openai_client(urls: list[str], config: RunConfig, on_event: OnEvent) -> ModelClient:

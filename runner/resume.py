@@ -42,6 +42,9 @@ OPERATIONAL = frozenset(
         "sandbox.max_starting", "sandbox.recycle_after", "sandbox.acquire_timeout_s",
         "sandbox.start_timeout_s", "sandbox.zygote_timeout_s", "sandbox.python", "sandbox.scratch",
         "sandbox.uid", "sandbox.allow_unsafe",
+        "engines.kind", "engines.replicas", "engines.tensor_parallel", "engines.pipeline_parallel",
+        "engines.gpus_per_replica", "engines.cpus_per_replica", "engines.env", "engines.start_timeout_s",
+        "engines.stall_s", "engines.max_restarts", "engines.restart_window_s", "engines.command",
     }
 )  # fmt: skip
 """Keys that change how fast or how much is run, not what a trajectory is: a resume may change them. What the

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 import orjson
 
 from runner.encoding import encode
+from runner.endpoint_table import EngineEndpoint
 from runner.errors import ConfigError
 from runner.models.base import Completion, ModelRequest
 from runner.models.openai import OpenAIClient
@@ -64,6 +66,10 @@ class CachingClient:
         completion = await self._client.complete(request)
         await asyncio.to_thread(_write, path, completion)
         return completion
+
+    def set_endpoints(self, table: Sequence[EngineEndpoint]) -> None:
+        """See OpenAIClient."""
+        self._client.set_endpoints(table)
 
     def forget(self, attempt: str) -> None:
         """See ModelClient."""
