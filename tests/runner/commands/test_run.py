@@ -50,7 +50,7 @@ USAGE = [
     ),
     pytest.param(["--set", "benchmark=jsonl:absent.jsonl"], "absent.jsonl", id="missing-tasks"),
     pytest.param(["--samples", "zzz*"], "--samples 'zzz\\*' matches none of the", id="no-sample"),
-    pytest.param(["--model", "gpt"], "--model gpt: no such model client; known: openai:URL", id="unknown-model"),
+    pytest.param(["--model", "gpt"], "--model gpt: no such model client; known: vllm:PATH_OR_ID, openai:URL", id="unknown-model"),
     pytest.param(["--model", "replay:absent"], "replay:absent: No such file", id="missing-recording"),
     pytest.param(["--model", "openai:localhost"], "openai:http://localhost:8000/v1", id="no-url"),
     pytest.param(
