@@ -112,8 +112,8 @@ class Desk:
                 if self._coordinator.ended(worker, message.attempt):
                     await self._on_recorded(message)
             case Ended(attempt):
-                if self._coordinator.ended(worker, attempt):
-                    self._forget(attempt)
+                # Of those that are still its worker's nothing could be recorded.
+                self._coordinator.returned(worker, [attempt])
             case Progress(statistics):
                 self.totals.update(worker, statistics)
             case _:

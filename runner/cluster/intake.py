@@ -40,8 +40,7 @@ class Intake:
                     work = self._record(message) if is_owner(attempt) else _passed_over()
                     pending[number] = asyncio.create_task(work)
                 case FilePart(attempt) | StagedFile(attempt) if is_owner(attempt):
-                    with suppress(OSError):  # a line that names it will not be written
-                        await asyncio.to_thread(self._put_file, message)
+                    await asyncio.to_thread(self._put_file, message)
                 case TurnDone(attempt) if is_owner(attempt):
                     self._put_turn(message)
                 case _:
@@ -73,28 +72,30 @@ class Intake:
             log.append(message.line)
 
     def _put_file(self, message: FilePart | StagedFile) -> None:
+        """Put a file into its place. Where that fails, a line that names it will not be written."""
         path = self._path(message.path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(message, StagedFile):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(message, FilePart):
+                _write_part(path, message)
+                return
             path.unlink(missing_ok=True)
-            _link_or_copy(self._journal.run_dir / message.source, path)
-            return
-        with path.open("r+b" if message.offset else "wb") as file:
-            file.seek(message.offset)
-            file.write(message.data)
-            if message.is_last:
-                file.flush()
-                os.fsync(file.fileno())
+            with suppress(FileNotFoundError):  # its worker was lost, and its folder with it
+                _link_or_copy(self._journal.run_dir / message.source, path)
+        except OSError as error:
+            self._journal.trouble = self._journal.trouble or write_error(path, error)
 
     def _path(self, name: str) -> Path:
-        parts = name.split("/")
-        if parts[0] != ARTIFACTS or ".." in parts:
-            raise OSError(f"{name}: no path of an artifact")
+        if not name.startswith(f"{ARTIFACTS}/") or ".." in name.split("/"):
+            raise JournalError(f"{name}: no path of an artifact")
         return self._journal.run_dir / name
 
     async def _record(self, message: Recorded) -> Answer:
         try:
             await asyncio.to_thread(self._check_files, message)
+        except JournalError as error:  # it is that attempt's alone
+            return str(error)
+        try:
             if message.is_failure:
                 await self._journal.append_failure(message.line)
                 return True
@@ -125,12 +126,21 @@ async def _passed_over() -> Answer:
     return True
 
 
+def _write_part(path: Path, part: FilePart) -> None:
+    with path.open("r+b" if part.offset else "wb") as file:
+        file.seek(part.offset)
+        file.write(part.data)
+        if part.is_last:
+            file.flush()
+            os.fsync(file.fileno())
+
+
 def _link_or_copy(source: Path, path: Path) -> None:
     try:
         os.link(source, path)
     except FileNotFoundError:
         raise
-    except OSError:  # a file system without links
+    except OSError:  # a file system without links, or another one
         shutil.copyfile(source, path)
         with path.open("rb") as file:
             os.fsync(file.fileno())

@@ -43,23 +43,44 @@ class Outbox:
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._reader = 0
+        self._is_closed = False
+        self._abandoned: str | None = None
 
     def put(self, message: Message, *, n_bytes: int = 0, in_haste: bool = False) -> int:
-        """Send a message; return its number."""
+        """Send a message, unless the last one was put; return its number."""
+        if self._is_closed:
+            return self._first + len(self._kept) - 1
         self._kept.append(_Kept(message, n_bytes))
         self._n_bytes += n_bytes
-        if self._n_bytes > self._max_bytes:
+        if self._n_bytes > self._max_bytes and self._abandoned is None:
             self._has_room.clear()
         self._news.set()
         if in_haste:
             self._haste.set()
         return self._first + len(self._kept) - 1
 
+    def close(self, last: Message) -> None:
+        """Send a message behind which there are no others."""
+        self.put(last, in_haste=True)
+        self._is_closed = True
+
     def ask(self, message: Message, *, n_bytes: int = 0) -> asyncio.Future[Answer]:
         """Send a message; the driver's answer to it comes with its acknowledgement."""
-        number = self.put(message, n_bytes=n_bytes, in_haste=True)
-        self._answers[number] = asyncio.get_running_loop().create_future()
-        return self._answers[number]
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        if self._abandoned is not None:
+            answer.set_result(self._abandoned)
+        else:
+            self._answers[self.put(message, n_bytes=n_bytes, in_haste=True)] = answer
+        return answer
+
+    def abandon(self, why: str) -> None:
+        """Answer what was asked and will be asked: nobody listens any more."""
+        self._abandoned = why
+        self._has_room.set()
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_result(why)
+        self._answers.clear()
 
     async def room(self) -> None:
         """Wait until the driver has caught up, more or less. Safe to cancel."""

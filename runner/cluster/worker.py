@@ -187,6 +187,7 @@ class Worker:
 
     async def close(self) -> None:
         """Cancel what runs, close all sandboxes, remove the worker's folder. Idempotent."""
+        self._outbox.abandon("the worker was closed before its driver had everything")
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait([self._running])
@@ -238,7 +239,7 @@ class Worker:
             error = _portable(first_error(caught))
             logger.exception("the worker's scheduler broke off")
         drained = None if self._is_finishing else self._scheduler.statistics().draining
-        self._outbox.put(Over(drained, error), in_haste=True)
+        self._outbox.close(Over(drained, error))
 
     async def _attempts(self) -> AsyncIterator[Attempt]:
         while (assignment := await self._given.get()) is not None:

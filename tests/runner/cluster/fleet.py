@@ -1,0 +1,117 @@
+"""Workers without Ray: in this process, behind a link that pickles, fails and dies as a network would."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any
+
+from runner.cluster.links import WorkerLost, WorkerUnavailable
+from runner.cluster.messages import Batch, Setup
+from runner.cluster.worker import Worker
+from sandbox_pool import FakePool
+
+
+def copied(value: Any) -> Any:
+    """Return what another process would get."""
+    return pickle.loads(pickle.dumps(value))
+
+
+class LocalLink:
+    """A worker of this process."""
+
+    def __init__(self, worker: Worker, node: str) -> None:
+        self.worker = worker
+        self.node = node
+        self.is_dead = False
+        self.is_cut = False
+        """Whether nothing arrives for now, in either direction."""
+
+        self.n_calls = 0
+        self._died = asyncio.Event()
+        self._ending: asyncio.Task[None] | None = None
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        await asyncio.sleep(0)
+        self._check()
+        self.n_calls += 1
+        result = getattr(self.worker, method)(*copied(arguments))
+        if asyncio.iscoroutine(result):
+            result = await result
+        await asyncio.sleep(0)
+        self._check()
+        return copied(result)
+
+    async def messages(self, after: int) -> AsyncGenerator[Batch, None]:
+        self._check()
+        async with aclosing(self.worker.messages(after)) as batches:
+            while True:
+                getting = asyncio.ensure_future(anext(batches))
+                dying = asyncio.ensure_future(self._died.wait())
+                try:
+                    await asyncio.wait([getting, dying], return_when=asyncio.FIRST_COMPLETED)
+                    self._check()
+                    try:
+                        batch = await getting
+                    except StopAsyncIteration:
+                        return
+                finally:
+                    for task in (getting, dying):
+                        task.cancel()
+                    await asyncio.wait([getting, dying])
+                self._check()
+                yield copied(batch)
+
+    def kill(self) -> None:
+        """End the worker; what it runs is gone, what it has not sent is lost."""
+        if not self.is_dead:
+            self.is_dead = True
+            self._died.set()
+            self._ending = asyncio.ensure_future(self.worker.close())
+
+    def cut(self) -> None:
+        """Let nothing through until `mend`."""
+        self.is_cut = True
+        self._died.set()
+
+    def mend(self) -> None:
+        self.is_cut = False
+        self._died.clear()
+
+    def _check(self) -> None:
+        if self.is_dead:
+            raise WorkerLost("its process is gone")
+        if self.is_cut:
+            raise WorkerUnavailable("no route")
+
+
+class LocalFleet:
+    """Nodes n1, n2, ... of this process; a test may add some."""
+
+    def __init__(self, n_nodes: int, make_pool: Callable[[Setup], Any] = lambda setup: FakePool()) -> None:
+        self.names = [f"n{number}" for number in range(1, n_nodes + 1)]
+        self.links: list[LocalLink] = []
+        self._make_pool = make_pool
+
+    async def nodes(self) -> list[str]:
+        return list(self.names)
+
+    async def launch(self, node: str) -> LocalLink:
+        link = LocalLink(Worker(self._make_pool), node)
+        self.links.append(link)
+        return link
+
+    def lose(self, node: str) -> None:
+        """Take a node away with its worker."""
+        self.names.remove(node)
+        for link in self.links:
+            if link.node == node:
+                link.kill()
+
+    async def close(self) -> None:
+        for link in self.links:
+            link.kill()
+            if link._ending is not None:
+                await link._ending
