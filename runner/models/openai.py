@@ -25,6 +25,7 @@ from runner.endpoint_table import EngineEndpoint
 from runner.errors import ConfigError, ContextOverflow, ModelRefused, ModelUnavailable
 from runner.models.base import Completion, ModelRequest
 from runner.models.endpoint import Answer, Endpoint, OnEvent, loop_time
+from runner.models.engine_table import EngineTable
 from runner.models.wire import (
     BadAnswer,
     is_context_overflow,
@@ -82,16 +83,11 @@ class OpenAIClient:
         self._admission = admission or AdmissionConfig()
         self._on_event = on_event
         self._concurrency = concurrency
-        self._rows: list[EngineEndpoint] = []
-        self._can_call = asyncio.Event()
-        if urls:
-            self._can_call.set()
-        self._endpoints = [
-            Endpoint(url, self._admission, concurrency=concurrency, on_event=on_event) for url in urls
-        ]
+        self._endpoints = [self._open_endpoint(url) for url in urls]
         self._router = Router(
             len(self._endpoints), lambda index: self._endpoints[index].admission.max_trajectories
         )
+        self._engines = EngineTable(self._endpoints, self._router, open_endpoint=self._open_endpoint)
         self._headers = {"Content-Type": "application/json", **config.headers}
         if api_key is not None:
             self._headers["Authorization"] = f"Bearer {api_key}"
@@ -135,42 +131,7 @@ class OpenAIClient:
         What is in flight on an engine that is lost is redone elsewhere, or when one is back; only the
         trajectories of that engine move. May be called from the event loop at any time.
         """
-        for index, row in enumerate(table):
-            before = self._rows[index] if index < len(self._rows) else None
-            if before is None:
-                self._add_endpoint(row)
-            elif before == row:
-                continue
-            elif before.epoch != row.epoch or row.state in ("lost", "failed"):
-                self._lose(index, before)
-            self._apply_row(index, row)
-        self._rows = list(table)
-        is_over = bool(table) and all(row.state == "failed" for row in table)
-        if is_over or any(row.state == "ready" for row in table):
-            self._can_call.set()
-        else:
-            self._can_call.clear()
-
-    def _add_endpoint(self, row: EngineEndpoint) -> None:
-        url = row.url or "http://starting/v1"
-        self._endpoints.append(
-            Endpoint(
-                url, self._admission, concurrency=self._concurrency, on_event=self._on_event, name=row.replica
-            )
-        )
-        self._router.add()
-
-    def _lose(self, index: int, before: EngineEndpoint) -> None:
-        """Nothing comes back of what is in flight there, unless that was said before."""
-        if before.state in ("ready", "draining"):
-            self._endpoints[index].lose()
-
-    def _apply_row(self, index: int, row: EngineEndpoint) -> None:
-        if row.state == "ready":
-            self._endpoints[index].listens_at(row.url)
-            self._router.set_up(index)
-        else:
-            self._router.set_down(index)
+        self._engines.set_rows(table)
 
     async def _look_at_all(self) -> set[str]:
         """Return the names of the servers' models; one that is down is left out for now if others are not."""
@@ -313,24 +274,16 @@ class OpenAIClient:
     async def _take_slot(self, request: ModelRequest) -> int:
         """Return the endpoint to call, with one of its slots held."""
         while True:
-            await self._wait_for_engine(request)
+            await self._engines.wait(request.clock)
             index = self._router.pick(request.attempt)
             gate = self._endpoints[index].gate
             if gate.try_acquire():
                 return index
             with request.clock.waiting():
                 await gate.acquire()
-            if self._can_call.is_set() and self._router.pick(request.attempt) == index:
+            if self._engines.can_call and self._router.pick(request.attempt) == index:
                 return index
             gate.release()  # it was ejected or lost meanwhile
-
-    async def _wait_for_engine(self, request: ModelRequest) -> None:
-        """Wait while no engine is there but one may come back. Raises ModelUnavailable when none will."""
-        if not self._can_call.is_set():
-            with request.clock.waiting():
-                await self._can_call.wait()
-        if self._rows and all(row.state == "failed" for row in self._rows):
-            raise ModelUnavailable("all engines are lost, and none will be started again")
 
     async def _call(self, index: int, body: bytes, request: ModelRequest) -> Completion | Failure:
         """Return the completion, or why there is none.
@@ -449,6 +402,11 @@ class OpenAIClient:
                 await asyncio.sleep(self._backoff_s(n_failed))
         raise ModelUnavailable(
             f"no model server at {endpoint.url}: {failure}. Start it, or correct --model openai:URL"
+        )
+
+    def _open_endpoint(self, url: str, name: str = "") -> Endpoint:
+        return Endpoint(
+            url, self._admission, concurrency=self._concurrency, on_event=self._on_event, name=name
         )
 
     def _open_http(self) -> aiohttp.ClientSession:
