@@ -44,7 +44,7 @@ OWN_ENGINE_ARGS = {
 }
 """Options of vLLM's server that are not for `engines.args`, and what to do instead."""
 
-SHORT_FOR = {"model": "client", "protocol": "kind", "prompts": "path"}
+SHORT_FOR = {"model": "client", "protocol": "kind", "prompts": "path", "cluster": "kind"}
 """Sections for which YAML may have a bare string, and the key that it stands for."""
 
 
@@ -296,6 +296,30 @@ class EnginesConfig(ConfigModel):
         return path.absolute() if path else None
 
 
+class ClusterConfig(ConfigModel):
+    """Where the sandboxes of a run are. In YAML a bare string stands for `kind`."""
+
+    kind: Literal["none", "ray"] = "none"
+    """`none`: on this machine, in this process; `ray`: on the nodes of a Ray cluster, a worker on each."""
+
+    address: str | None = None
+    """Of the cluster: `HOST:PORT`, or `auto` for the one of this machine. None: what RAY_ADDRESS says, as in a
+    Ray job, and else a cluster of this machine alone, for this run."""
+
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """At most so many; `auto`: on each node that has a CPU, or, where some declare the resource `sandbox`, on
+    those alone; on nodes that join later, too."""
+
+    cpus_per_worker: float = Field(default=1.0, ge=0)
+    """What Ray sets aside for each. Sandboxes are not bound by it."""
+
+    window_factor: float = Field(default=2.0, ge=1)
+    """How many attempts a worker is given ahead, times the trajectories that it may have in flight."""
+
+    drain_s: float | None = Field(default=None, ge=0)
+    """In place of `grace_s`. None: in a Ray job what RAY_JOB_STOP_WAIT_TIME_S leaves of it."""
+
+
 class RunConfig(ConfigModel):
     """One run."""
 
@@ -323,6 +347,7 @@ class RunConfig(ConfigModel):
 
     admission: AdmissionConfig = AdmissionConfig()
     engines: EnginesConfig = EnginesConfig()
+    cluster: ClusterConfig = ClusterConfig()
     run_limits: RunLimits = RunLimits()
     resume: ResumeConfig = ResumeConfig()
     breaker: BreakerConfig = BreakerConfig()
