@@ -1,6 +1,7 @@
 """Which endpoint a trajectory talks to. Pure: time is a parameter, endpoints are numbers.
 
-A trajectory sticks to one endpoint, whose prefix cache knows it. New ones go to the least loaded. An
+A trajectory sticks to one endpoint, whose prefix cache knows it. New ones go to the least loaded, but where
+another epoch of their sample began, whose prompt is the same, if that one bears no more than its share. An
 endpoint that fails several calls in a row is ejected; its trajectories move to the others, and it is
 probed, less and less often. One that answers probes is on trial: it gets one trajectory, and is back when
 that has its completion, for a server may list its models and answer no call. An engine of ours that is lost
@@ -9,6 +10,7 @@ is down: it is left at once and not probed, for whoever says so says when it is 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +19,13 @@ MAX_FAILURES = 3
 
 FIRST_PROBE_S = 1.0
 MAX_PROBE_S = 30.0
+
+MAX_OVER_SHARE = 1.5
+SLACK_TRAJECTORIES = 4
+"""An endpoint is overloaded with more than so many times its share of the trajectories, or so many more."""
+
+MAX_HOMES = 4096
+"""Samples for which it is remembered where an epoch began; by then their prompts have left most caches."""
 
 
 @dataclass(slots=True)
@@ -50,16 +59,22 @@ class Router:
         self._endpoints = [_Endpoint() for _ in range(n_endpoints)]
         self._capacity_of = capacity_of
         self._pins: dict[str, int] = {}
+        self._homes: OrderedDict[str, int] = OrderedDict()
+        """Where an epoch of a sample began, the latest last."""
 
     def pick(self, attempt: str) -> int:
-        """Return the endpoint of an attempt: its own, or the least loaded of those that take it."""
+        """Return the endpoint of an attempt `sample_id@epoch`: its own, or one of those that take it.
+
+        That is where another epoch of the sample began, unless it is overloaded, or else the least loaded.
+        """
         pinned = self._pins.get(attempt)
-        takers = self._takers(attempt)
-        takers = takers or self._up()
+        takers = self._takers(attempt) or self._up()
         if pinned is not None and (pinned in takers or not takers):
             self._note_trial(attempt, pinned)
             return pinned
-        chosen = min(takers or range(len(self._endpoints)), key=self._load)
+        chosen = self._home(attempt, takers)
+        if chosen is None:
+            chosen = min(takers or range(len(self._endpoints)), key=self._load)
         self._pin(attempt, chosen)
         return chosen
 
@@ -153,9 +168,31 @@ class Router:
     def _up(self) -> list[int]:
         return [index for index in range(len(self._endpoints)) if self.is_up(index)]
 
+    def _home(self, attempt: str, takers: Sequence[int]) -> int | None:
+        """Return where other epochs of the sample begin, if that is one of the takers and not overloaded."""
+        sample, _, _ = attempt.rpartition("@")
+        home = self._homes.get(sample)
+        if home is None:
+            return None
+        if home not in takers:
+            del self._homes[sample]
+            return None
+        self._homes.move_to_end(sample)
+        return None if self._is_overloaded(home, takers) else home
+
+    def _is_overloaded(self, index: int, takers: Sequence[int]) -> bool:
+        """Whether one more trajectory is too many for it, beside what the others bear."""
+        capacities = {taker: max(1, self._capacity_of(taker)) for taker in takers}
+        n_pinned = 1 + sum(self._endpoints[taker].n_pinned for taker in takers)
+        share = n_pinned * capacities[index] / sum(capacities.values())
+        return 1 + self._endpoints[index].n_pinned > max(MAX_OVER_SHARE * share, share + SLACK_TRAJECTORIES)
+
     def _pin(self, attempt: str, index: int) -> None:
         self.forget(attempt)
         self._pins[attempt] = index
+        self._homes.setdefault(attempt.rpartition("@")[0], index)
+        if len(self._homes) > MAX_HOMES:
+            self._homes.popitem(last=False)
         self._endpoints[index].n_pinned += 1
         self._note_trial(attempt, index)
 

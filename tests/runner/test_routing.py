@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.routing import MAX_FAILURES, Router
+from runner.routing import MAX_FAILURES, MAX_HOMES, MAX_OVER_SHARE, SLACK_TRAJECTORIES, Router
 
 
 def router(*capacities: int) -> Router:
@@ -186,3 +186,72 @@ def test_an_added_endpoint_waits_until_it_is_up() -> None:
     assert not r.is_up(0)
     r.set_up(0)
     assert r.pick("a@1") == 0
+
+
+@given(st.lists(st.integers(1, 64), min_size=2, max_size=4), st.integers(1, 12), st.integers(2, 5))
+def test_epochs_begin_where_their_sample_is_known(
+    capacities: list[int], n_samples: int, n_epochs: int
+) -> None:
+    """Whatever the endpoints bear, an epoch that finds its sample's endpoint idle begins there."""
+    r = router(*capacities)
+    where = {}
+    for sample in range(n_samples):
+        where[sample] = r.pick(f"{sample}@1")
+    for sample in range(n_samples):
+        r.forget(f"{sample}@1")
+    for epoch in range(2, n_epochs + 2):
+        for sample in range(n_samples):
+            assert r.pick(f"{sample}@{epoch}") == where[sample]
+            r.forget(f"{sample}@{epoch}")
+
+
+@given(
+    st.lists(st.integers(1, 64), min_size=2, max_size=4),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 60), st.booleans()), max_size=200),
+)
+def test_no_endpoint_is_overloaded_for_a_sample(
+    capacities: list[int], steps: list[tuple[int, int, bool]]
+) -> None:
+    """A new attempt goes where its sample began or to the least loaded, and never far beyond a fair share."""
+    r, live = router(*capacities), set()
+    for sample, epoch, begins in steps:
+        name = f"{sample}@{epoch}"
+        if not begins or name in live:
+            r.forget(name)
+            live.discard(name)
+            continue
+        loads = [r.n_pinned(index) / capacity for index, capacity in enumerate(capacities)]
+        index = r.pick(name)
+        live.add(name)
+        share = len(live) * capacities[index] / sum(capacities)
+        fair = max(MAX_OVER_SHARE * share, share + SLACK_TRAJECTORIES)
+        assert r.n_pinned(index) <= fair or loads[index] == min(loads)
+
+
+def test_too_many_epochs_of_a_sample_spread() -> None:
+    """An engine that stands idle is worth more than a prompt that need not be read again."""
+    r = router(64, 64)
+    counts = Counter(r.pick(f"one@{epoch}") for epoch in range(64))
+    assert max(counts.values()) <= 48
+
+
+def test_epochs_follow_their_sample_to_another_endpoint() -> None:
+    """When the one where they began is gone, the next epoch finds a new one for all that come after."""
+    r = router(10, 10, 10)
+    first = r.pick("a@1")
+    r.set_down(first)
+    second = r.pick("a@2")
+    assert second != first
+    r.forget("a@2")
+    r.set_up(first)
+    r.pick("b@1")
+    assert r.pick("a@3") == second
+
+
+def test_samples_of_long_ago_are_forgotten() -> None:
+    """What is kept does not grow with the run."""
+    r = router(10, 10)
+    for number in range(2 * MAX_HOMES):
+        r.pick(f"{number}@1")
+        r.forget(f"{number}@1")
+    assert len(r._homes) == MAX_HOMES
