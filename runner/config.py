@@ -303,8 +303,8 @@ class ClusterConfig(ConfigModel):
     """`none`: on this machine, in this process; `ray`: on the nodes of a Ray cluster, a worker on each."""
 
     address: str | None = None
-    """Of the cluster: `HOST:PORT`, or `auto` for the one of this machine. None: what RAY_ADDRESS says, as in a
-    Ray job, and else a cluster of this machine alone, for this run."""
+    """Of the cluster: `HOST:PORT`, or `auto` for the one of this machine. None: what RAY_ADDRESS says, as in
+    a Ray job, and else a cluster of this machine alone, for this run."""
 
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """At most so many; `auto`: on each node that has a CPU, or, where some declare the resource `sandbox`, on

@@ -33,7 +33,8 @@ VERSIONS_OF = (
 OPERATIONAL = frozenset(
     {
         "concurrency", "epochs", "limit", "samples", "shuffle", "run_dir", "grace_s",
-        "admission", "cluster", "run_limits", "resume", "breaker", "max_failed_share", "progress", "metrics_port",
+        "admission", "cluster", "run_limits", "resume", "breaker", "max_failed_share", "progress",
+        "metrics_port",
         "model.cache", "model.prices",
         "model.headers", "model.request.extra_headers", "model.api_key_env",
         "model.timeout_s", "model.max_retries", "model.max_backoff_s",

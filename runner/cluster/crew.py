@@ -51,12 +51,17 @@ class Crew:
         self.last_error: Exception | None = None
 
     @property
+    def capabilities(self) -> Mapping[str, Any]:
+        """Those of the pools, which are alike; empty before `open`."""
+        return self._first or {}
+
+    @property
     def members(self) -> list[Member]:
         """Those that are open."""
         return list(self._members.values())
 
-    async def open(self) -> Mapping[str, Any]:
-        """Open the first workers; return the capabilities of their pools.
+    async def open(self) -> None:
+        """Open the first workers.
 
         Raises:
             ClusterError: there is no node for a worker.
@@ -68,7 +73,6 @@ class Crew:
                 "no node of the cluster may have a worker: none has a CPU free for it. Start nodes, or free "
                 "some; where nodes declare the resource `sandbox`, only those are taken"
             )
-        return self._first
 
     async def hire(self) -> list[Member]:
         """Open workers on nodes that have none, as many as are wanted; return the new ones. Never raises."""
@@ -81,6 +85,11 @@ class Crew:
         if self._max_workers is not None:
             free = free[: max(0, self._max_workers - len(self._members))]
         return [member for member in await asyncio.gather(*map(self._hire, free)) if member is not None]
+
+    def failed(self, node: str, error: Exception) -> None:
+        """Count a worker that could not begin on a node."""
+        self._n_failed[node] += 1
+        self.last_error = error
 
     def exclude(self, node: str) -> None:
         """Let no other worker begin on a node."""
@@ -109,8 +118,7 @@ class Crew:
             info: WorkerInfo = await link.call("open", self._setup)
             self._check_same(info)
         except (RunnerError, SandboxError, OSError) as error:
-            self._n_failed[node] += 1
-            self.last_error = error
+            self.failed(node, error)
             if link is not None:
                 link.kill()
             return None

@@ -8,6 +8,7 @@ from typing import Any
 
 from bench_data import Sample
 from runner.config import RunConfig
+from runner.endpoint_table import EngineEndpoint
 from runner.protocols import Protocol
 from runner.recorder import RunIdentity
 from runner.statistics import FinishedAttempt, RunStatistics
@@ -44,12 +45,18 @@ class Terms:
 
     identity: RunIdentity
     concurrency: int
+    n_workers: int
+    """Of the run, this one included."""
+
     grace_s: float
     staging: str
     """A folder for this worker in the run directory, which it uses when it sees it."""
 
     nonce: str
     """The name of a file in that folder."""
+
+    endpoints: tuple[EngineEndpoint, ...] = ()
+    """The engines that the run hosts itself."""
 
 
 @dataclass(frozen=True, slots=True)

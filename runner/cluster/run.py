@@ -27,7 +27,8 @@ from runner.cluster.links import WorkerLost, WorkerUnavailable
 from runner.cluster.messages import Over, Terms
 from runner.cluster.pump import Pump
 from runner.config import RunLimits
-from runner.errors import DiskFull, JournalError, write_error
+from runner.endpoint_table import EngineEndpoint
+from runner.errors import DiskFull, JournalError, RunnerError, write_error
 from runner.gate import Gate
 from runner.journal import Journal
 from runner.limits import run_limit_reached
@@ -103,6 +104,7 @@ class ClusterRun:
         self._is_ending = asyncio.Event()
         self._draining: str | None = None
         self._paused: str | None = None
+        self._endpoints: tuple[EngineEndpoint, ...] = ()
         self._no_worker_since: float | None = None
 
     async def run(self, attempts: Iterable[Attempt]) -> None:
@@ -161,6 +163,11 @@ class ClusterRun:
             self._hands.tell(self._hands[str(self._coordinator.owner_of(name))], "cancel", name)
         return names
 
+    def set_endpoints(self, table: tuple[EngineEndpoint, ...]) -> None:
+        """Tell all workers which engines there are, where the run hosts them itself."""
+        self._endpoints = table
+        self._hands.tell_all("set_endpoints", table)
+
     def set_concurrency(self, concurrency: int) -> int:
         """Change how many trajectories may be in flight; return what is in force."""
         self._event("concurrency_set", before=self._hands.concurrency, after=concurrency)
@@ -193,7 +200,8 @@ class ClusterRun:
         """Let one worker work, to its end."""
         submitting: asyncio.Task[None] | None = None
         try:
-            await self._begin(hand)
+            if not await self._has_begun(hand):
+                return
             submitting = self._group.create_task(self._submit(hand))
             over = await hand.pump.hear(partial(self._desk.on_message, hand.name))
             self._on_over(hand, over)
@@ -208,16 +216,36 @@ class ClusterRun:
         if len(self._hands):
             self._share_out()
 
+    async def _has_begun(self, hand: Hand) -> bool:
+        """Begin; return False where a worker cannot. Raises its error if it is the last one."""
+        try:
+            await self._begin(hand)
+        except (WorkerLost, WorkerUnavailable):
+            raise
+        except (RunnerError, OSError) as error:
+            self._crew.failed(hand.member.node, error)
+            self._event("worker_failed", worker=hand.name, reason=str(error))
+            logger.warning("worker %s cannot begin: %s", hand.name, error)
+            if len(self._hands) == 1:
+                raise
+            return False
+        return True
+
     async def _begin(self, hand: Hand) -> None:
         staging = self._journal.run_dir.absolute() / STAGING / hand.name
         nonce = uuid4().hex
         await asyncio.to_thread(_make_staging, staging, nonce)
         hand.concurrency = self._hands.share_of(hand.name)
-        terms = Terms(self._identity, hand.concurrency, self._settings.grace_s, str(staging), nonce)
-        try:
-            sees_run_dir = await hand.member.link.call("begin", terms)
-        except OSError as error:
-            raise WorkerLost(f"it has no place for its files: {error}") from error
+        terms = Terms(
+            identity=self._identity,
+            concurrency=hand.concurrency,
+            n_workers=len(self._hands),
+            grace_s=self._settings.grace_s,
+            staging=str(staging),
+            nonce=nonce,
+            endpoints=self._endpoints,
+        )
+        sees_run_dir = await hand.member.link.call("begin", terms)
         hand.has_begun = True
         self._coordinator.add_worker(hand.name, hand.concurrency)
         info = hand.member.info

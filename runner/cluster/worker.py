@@ -34,13 +34,14 @@ from runner.cluster.outbox import Outbox
 from runner.cluster.remote_journal import RemoteJournal
 from runner.cluster.scratch import make_scratch
 from runner.config import RunConfig, RunLimits
+from runner.endpoint_table import EngineEndpoint
 from runner.errors import ConfigError, RunnerError, first_error
 from runner.event_sink import EventSink
 from runner.factory import build_model
 from runner.gate import Gate
 from runner.lease import Sandboxes
 from runner.meter import RunMeter
-from runner.models import ModelClient
+from runner.models import CachingClient, ModelClient, OpenAIClient
 from runner.plan import Attempt
 from runner.rollout import RolloutSettings
 from runner.scheduler import Scheduler, SchedulerSettings
@@ -96,10 +97,10 @@ class Worker:
         self._is_finishing = False
 
     async def open(self, setup: Setup) -> WorkerInfo:
-        """Open the pool and the model client.
+        """Open the pool.
 
         Raises:
-            SandboxError, ConfigError, ModelError: what this node cannot do.
+            SandboxError: this node cannot hold code as asked.
         """
         os.environ.update(setup.environment)
         self._setup = setup
@@ -108,21 +109,24 @@ class Worker:
             self._samples = benchmark.samples
             self._index_of = {name: index for index, name in enumerate(benchmark.samples.ids)}
         self._pool: NodePool = await self._stack.enter_async_context(self._open_pool(setup))
-        self._model: ModelClient = build_model(setup.config, setup.protocol, self._events)
-        self._stack.push_async_callback(self._model.close)
-        await self._model.start()
         return WorkerInfo(
             socket.gethostname(), self._pool.capabilities(), has_benchmark=benchmark is not None
         )
 
     async def begin(self, terms: Terms) -> bool:
-        """Begin to run what is submitted. Return whether this node sees the run directory. Raises OSError."""
+        """Connect to the model, and begin to run what is submitted. Return whether this node sees the run directory.
+
+        Raises:
+            ConfigError, ModelError: the model cannot be reached from here.
+            OSError: there is no place for files here.
+        """
         staging = Path(terms.staging)
         scratch = await asyncio.to_thread(make_scratch, staging, terms.nonce)
         self._stack.push_async_callback(asyncio.to_thread, scratch.remove)
         staged_as = f"{staging.parent.name}/{staging.name}" if scratch.is_in_run_dir else None
         self._journal = RemoteJournal(scratch.path, self._outbox, staged_as=staged_as)
         self._events.open(self._journal)
+        await self._open_model(terms)
         self._scheduler = self._make_scheduler(terms)
         self._running = asyncio.create_task(self._run())
         return scratch.is_in_run_dir
@@ -185,6 +189,11 @@ class Worker:
         """Change how many trajectories may be in flight here."""
         self._scheduler.set_concurrency(concurrency)
 
+    def set_endpoints(self, table: Sequence[EngineEndpoint]) -> None:
+        """Learn which engines there are, where the run hosts them itself."""
+        if table and isinstance(self._model, OpenAIClient | CachingClient):
+            self._model.set_endpoints(table)
+
     async def close(self) -> None:
         """Cancel what runs, close all sandboxes, remove the worker's folder. Idempotent."""
         self._outbox.abandon("the worker was closed before its driver had everything")
@@ -193,9 +202,20 @@ class Worker:
             await asyncio.wait([self._running])
         await self._stack.aclose()
 
+    async def _open_model(self, terms: Terms) -> None:
+        admission = self._setup.config.admission
+        if admission.max_calls is not None:  # for each endpoint, of all workers together
+            max_calls = max(1, admission.max_calls // terms.n_workers)
+            admission = admission.model_copy(update={"max_calls": max_calls})
+        update = {"concurrency": terms.concurrency, "admission": admission}
+        config = self._setup.config.model_copy(update=update)
+        self._model: ModelClient = build_model(config, self._setup.protocol, self._events)
+        self._stack.push_async_callback(self._model.close)
+        self.set_endpoints(terms.endpoints)
+        await self._model.start()
+
     def _make_scheduler(self, terms: Terms) -> Scheduler:
         config = self._setup.config
-        self._model.set_concurrency(terms.concurrency)
         return Scheduler(
             self._rollout_settings(config),
             replace(terms.identity, host=socket.gethostname()),
@@ -236,7 +256,7 @@ class Worker:
             async with self._telling_progress():
                 await self._scheduler.run(self._attempts())
         except Exception as caught:
-            error = _portable(first_error(caught))
+            error = portable(first_error(caught))
             logger.exception("the worker's scheduler broke off")
         drained = None if self._is_finishing else self._scheduler.statistics().draining
         self._outbox.close(Over(drained, error))
@@ -274,9 +294,9 @@ class Worker:
         self._outbox.put(message)
 
 
-def _portable(error: BaseException) -> BaseException:
+def portable(error: BaseException) -> BaseException:
     """Return an error that another process can read: ours as they are, the text of others."""
-    if isinstance(error, RunnerError | SandboxError):
+    if isinstance(error, RunnerError | SandboxError | OSError):
         return error
     return RuntimeError("".join(traceback.format_exception(error)))
 

@@ -98,7 +98,7 @@ def check_records(run_dir: Path, names: set[str]) -> None:
         for artifact in row["artifacts"]:
             data = (run_dir / artifact["path"]).read_bytes()
             assert (len(data), hashlib.sha256(data).hexdigest()) == (artifact["bytes"], artifact["sha256"])
-    assert list(read_inflight(run_dir)) == []
+    assert not {found.attempt for found in read_inflight(run_dir)} & names
     assert not (run_dir / run.STAGING).exists()
 
 
@@ -304,9 +304,9 @@ async def test_finished_trajectories_are_told_as_they_were(tmp_path: Path) -> No
 
 async def test_control(tmp_path: Path) -> None:
     """Pause, resume, another concurrency and cancelling reach the workers."""
-    fleet = LocalFleet(2, lambda setup: Pool(cell_s=0.05))
-    async with cluster_run(tmp_path, fleet, 12, concurrency=4) as driven:
-        running = asyncio.create_task(driven.run(attempts(samples(12), 1, done=set())))
+    fleet = LocalFleet(2, lambda setup: Pool(cell_s=0.2))
+    async with cluster_run(tmp_path, fleet, 8, concurrency=4) as driven:
+        running = asyncio.create_task(driven.run(attempts(samples(8), 1, done=set())))
         while driven.statistics().n_in_flight < 4:
             await asyncio.sleep(0.01)
         assert driven.cancel("s0") == ["s0@1"]
@@ -320,7 +320,7 @@ async def test_control(tmp_path: Path) -> None:
         await running
         assert driven.statistics().n_cancelled == 1
 
-    check_records(tmp_path, {f"s{n}@1" for n in range(1, 12)})
+    check_records(tmp_path, {f"s{n}@1" for n in range(1, 8)})
 
 
 async def test_run_limits_hold_for_all_workers_together(tmp_path: Path) -> None:
