@@ -14,10 +14,9 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import aiohttp
-import orjson
 
 from runner.config import AdmissionConfig, ModelConfig
 from runner.encoding import encode
@@ -26,8 +25,12 @@ from runner.errors import ConfigError, ContextOverflow, ModelRefused, ModelUnava
 from runner.models.base import Completion, ModelRequest
 from runner.models.endpoint import Answer, Endpoint, OnEvent, loop_time
 from runner.models.engine_table import EngineTable
+from runner.models.model_list import lists_model, read_model_list
+from runner.models.request_body import RequestBody
+from runner.models.window import ReplyTooLong, Window, shorter_reply
 from runner.models.wire import (
     BadAnswer,
+    counts_reply,
     is_context_overflow,
     is_reply_too_long,
     read_completion,
@@ -92,11 +95,11 @@ class OpenAIClient:
         if api_key is not None:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self.name = config.name or ""
-        self._is_vllm = False
+        self._body = RequestBody(config)
+        self._window = Window()
         self._roots: set[str] = set()
         self._http: aiohttp.ClientSession | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._tails: dict[tuple[tuple[str, ...], int], bytes] = {}
 
     async def start(self) -> None:
         """Connect, and find the model's name when the config has none.
@@ -122,7 +125,7 @@ class OpenAIClient:
                     f"model.name is not set, and the servers of --model list different models: "
                     f"{', '.join(sorted(names))}; set model.name, or run one model at a time"
                 )
-            self.name = names.pop()
+            self.name = self._body.model = names.pop()
         self._watcher = asyncio.create_task(self._watch())
 
     def set_endpoints(self, table: Sequence[EngineEndpoint]) -> None:
@@ -154,37 +157,34 @@ class OpenAIClient:
     async def _look_at_models(self, endpoint: Endpoint) -> str:
         """Check that a server is there; return the name of its model, or the one that the config has."""
         answer = await self._get_models(endpoint)
-        status, url = answer.status, endpoint.url
-        if status in (401, 403):
-            raise ConfigError(
-                f"{url} refuses us ({refusal_text(status, answer.body)}): export the API key and name "
-                f"its variable in model.api_key_env (now: {self._config.api_key_env})"
-            )
-        if status == 404 and not url.endswith("/v1"):
-            raise ConfigError(f"{url}/models is not there (HTTP 404): most addresses end in /v1")
-        rows = _model_rows(answer.body) if status == 200 else None
-        of_vllm = [row for row in rows or () if row.get("owned_by") == "vllm"]
-        self._is_vllm = self._is_vllm or bool(of_vllm)
-        asked = [row for row in of_vllm if self._config.name in (None, row["id"])]
-        self._roots |= {str(row["root"]) for row in asked if row.get("root")}
-        if self._config.name:
-            return self._config.name
-        if rows is None:
-            raise ConfigError(
-                f"model.name is not set, and {url}/models gives no list of models "
-                f"({refusal_text(status, answer.body)}); check the address, or set model.name"
-            )
-        names = [row["id"] for row in rows]
-        if len(names) != 1:
-            raise ConfigError(
-                f"model.name is not set, and {url}/models lists "
-                f"{', '.join(names) or 'no model'}; set model.name"
-            )
-        return str(names[0])
+        listed = read_model_list(answer, endpoint.url, self._config.name or None, self._config.api_key_env)
+        self._body.is_vllm = self._body.is_vllm or listed.is_vllm
+        self._roots |= listed.roots
+        if listed.max_model_len is not None:
+            self._window.narrow(listed.max_model_len)
+        return listed.name
 
     async def complete(self, request: ModelRequest) -> Completion:
         """Return the reply to a conversation. See ModelClient.complete for the errors."""
-        body = self.body(request)
+        asked, wanted = self.body(request), self._body.max_reply_tokens
+        if wanted is None:
+            return await self._complete(request, asked)
+        n_tokens = self._window.longest_reply(request.attempt, len(asked), wanted)
+        while True:
+            body = asked if n_tokens == wanted else self._body.write_shortened(request, n_tokens)
+            try:
+                completion = await self._complete(request, body)
+            except ReplyTooLong:
+                shorter = shorter_reply(n_tokens)
+                if shorter is None:
+                    raise
+                n_tokens = shorter
+                continue
+            self._window.on_completion(request.attempt, len(asked), completion)
+            return completion
+
+    async def _complete(self, request: ModelRequest, body: bytes) -> Completion:
+        """Try until there is a completion. Raises as `complete` does, and ReplyTooLong."""
         n_failed, moved = 0, False
         while True:
             index = await self._take_slot(request)
@@ -228,18 +228,12 @@ class OpenAIClient:
 
     def body(self, request: ModelRequest) -> bytes:
         """Return the request as it is sent."""
-        key = (request.stop, id(request.tools))
-        tail = self._tails.get(key)
-        if tail is None:
-            tail = self._tails[key] = self._encode_tail(request)
-        seed = b""
-        if request.seed is not None and self._config.send_seed and "seed" not in self._config.request:
-            seed = b',"seed":%d' % request.seed
-        return b'{"messages":%b%b%b' % (request.conversation.encoded(), seed, tail)
+        return self._body.write(request)
 
     def forget(self, attempt: str) -> None:
         """See ModelClient."""
         self._router.forget(attempt)
+        self._window.forget(attempt)
 
     def endpoints(self) -> tuple[EndpointStatistics, ...]:
         """See ModelClient."""
@@ -290,6 +284,7 @@ class OpenAIClient:
 
         Raises:
             ContextOverflow, ModelRefused: trying again cannot help.
+            ReplyTooLong: it can, with a shorter reply.
         """
         endpoint = self._endpoints[index]
         began_at = loop_time()
@@ -319,6 +314,9 @@ class OpenAIClient:
         endpoint, status = self._endpoints[index], answer.status
         failure = refusal_text(status, answer.body)
         if is_context_overflow(status, answer.body):
+            can_ask_less = self._body.max_reply_tokens is not None and (self._window.n_tokens or not is_first)
+            if can_ask_less and counts_reply(answer.body):
+                raise ReplyTooLong(failure)
             if is_first and is_reply_too_long(answer.body):
                 raise ModelRefused(
                     f"{endpoint.url}: {failure} The task leaves too little room: lower "
@@ -344,19 +342,6 @@ class OpenAIClient:
 
     def _tell_ejected(self, index: int, reason: str) -> None:
         self._on_event("endpoint_ejected", {"endpoint": self._endpoints[index].name, "reason": reason})
-
-    def _encode_tail(self, request: ModelRequest) -> bytes:
-        """Return what follows the messages and the seed, which is the same for all calls of a protocol."""
-        options: dict[str, Any] = {"model": self.name}
-        if request.stop:
-            options["stop"] = list(request.stop)
-            if self._is_vllm:
-                options["include_stop_str_in_output"] = True
-        if request.tools:
-            options |= {"tools": list(request.tools), "tool_choice": "auto"}
-        options |= self._config.request
-        options.pop("messages", None)
-        return b"," + encode(options)[1:]
 
     def _backoff_s(self, n_failed: int) -> float:
         longest_s = min(self._config.max_backoff_s, FIRST_BACKOFF_S * 2**n_failed)
@@ -389,8 +374,7 @@ class OpenAIClient:
 
     def _serves_model(self, answer: Answer) -> bool:
         """Whether a server may be asked for the model; one that goes by a name of the config's takes any."""
-        rows = _model_rows(answer.body)
-        return bool(self._config.name) or not rows or self.name in [row["id"] for row in rows]
+        return bool(self._config.name) or lists_model(answer, self.name)
 
     async def _get_models(self, endpoint: Endpoint) -> Answer:
         failure = ""
@@ -427,11 +411,4 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - now)
     except (ValueError, OverflowError):
-        return None
-
-
-def _model_rows(body: bytes) -> list[dict[str, Any]] | None:
-    try:
-        return [row for row in orjson.loads(body)["data"] if isinstance(row.get("id"), str)]
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
         return None

@@ -29,6 +29,13 @@ REPLY_PARAMS = ("max_tokens", "max_completion_tokens")
 """`error.param` of vLLM's 400 when the prompt fits, but no reply as long as the request allows. Older ones
 name no parameter, and begin their message with both."""
 
+REPLY_SIGNS = (
+    "output tokens and your prompt",  # vLLM before 0.30; later ones shorten the reply by themselves
+    "in the completion",  # OpenAI
+    "for the completion",  # SGLang
+)
+"""What refusals say that count the longest reply among what does not fit."""
+
 BROKEN_OFF = frozenset({"abort", "error"})
 """What vLLM and SGLang give as `finish_reason` when they, not the model, ended a reply."""
 
@@ -98,6 +105,12 @@ def is_reply_too_long(body: bytes) -> bool:
     """Whether a context overflow is one only because of the length that the request allows the reply."""
     text = body.decode("utf-8", "replace")
     return _param(body) in REPLY_PARAMS or all(f"'{name}'" in text for name in REPLY_PARAMS)
+
+
+def counts_reply(body: bytes) -> bool:
+    """Whether a context overflow may be none with a shorter reply."""
+    text = body.decode("utf-8", "replace")
+    return is_reply_too_long(body) or any(sign in text for sign in REPLY_SIGNS)
 
 
 def _param(body: bytes) -> Any:

@@ -223,6 +223,10 @@ async def test_other_refusals_are_final(status: int) -> None:
             lambda: refusal(400, "This model's maximum context length is 4096 tokens. However, ..."), id="vllm"
         ),
         pytest.param(lambda: refusal(400, "too many", param="input_tokens"), id="vllm-param"),
+        pytest.param(lambda: refusal(400, "too many", param="input_text"), id="vllm-text-param"),
+        pytest.param(lambda: refusal(400, TOO_MANY_TOKENS, param=None), id="vllm-0.32-tokens"),
+        pytest.param(lambda: refusal(400, TOO_MUCH_TEXT, param=None), id="vllm-0.32-text"),
+        pytest.param(lambda: refusal(400, NO_ROOM, param=None), id="vllm-0.32-engine"),
         pytest.param(lambda: refusal(400, "too long", code="context_length_exceeded"), id="openai-code"),
         pytest.param(
             lambda: refusal(400, "the request exceeds the available context size (512 tokens)"), id="llama.cpp"
@@ -237,6 +241,15 @@ async def test_context_overflow_is_recognised(response: Callable[[], web.StreamR
         assert len(server.requests) == 1
 
 
+TOO_MANY_TOKENS = (
+    "This model's maximum context length is 512 tokens. However, your prompt contains at least 513 input tokens, "
+    "which exceeds this limit even without any output tokens. Please reduce the length of the input prompt."
+)
+TOO_MUCH_TEXT = (
+    "This model's maximum context length is 512 tokens. However, your prompt contains 9000 characters (more than "
+    "8192 characters, which is the upper bound for 512 input tokens). Please reduce the length of the input prompt."
+)
+NO_ROOM = "Input length (600) exceeds model's maximum context length (512)."
 TOO_LARGE = (
     "'max_tokens' or 'max_completion_tokens' is too large: 100000. This model's maximum context length is 4096 "
     "tokens and your request has 30 input tokens (100000 > 4096 - 30)."
