@@ -21,6 +21,9 @@ class Hand:
     pump: Pump
     concurrency: int = 0
     has_begun: bool = False
+    has_answered: asyncio.Event = field(default_factory=asyncio.Event)
+    """Whether it has begun, or cannot."""
+
     inbox: asyncio.Queue[list[str]] = field(default_factory=asyncio.Queue)
     """Attempts that it is to be given."""
 

@@ -162,7 +162,7 @@ class Over:
     drained: str | None
     """Why it ended before it was told that nothing more comes."""
 
-    error: BaseException | None = None
+    error: Exception | None = None
 
 
 Message = Begun | TurnDone | FilePart | StagedFile | Recorded | Ended | Happened | Progress | Over

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -121,7 +121,7 @@ class ClusterRun:
                 self._group = group
                 for member in self._crew.members:
                     self._join(member)
-                works = [self._desk.feed(iter(attempts)), self._keep(), self._hire(), self._drain()]
+                works = [self._feed(iter(attempts)), self._keep(), self._hire(), self._drain()]
                 tasks = [group.create_task(work) for work in works]
                 await self._is_ending.wait()
                 while self._serving:
@@ -196,12 +196,20 @@ class ClusterRun:
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
 
+    async def _feed(self, attempts: Iterator[Attempt]) -> None:
+        """Hand out when all first workers are there, so that each has its part."""
+        for hand in list(self._hands):
+            await hand.has_answered.wait()
+        await self._desk.feed(attempts)
+
     async def _serve(self, hand: Hand) -> None:
         """Let one worker work, to its end."""
         submitting: asyncio.Task[None] | None = None
         try:
             if not await self._has_begun(hand):
                 return
+            hand.has_answered.set()
+            self._desk.dispatch()
             submitting = self._group.create_task(self._submit(hand))
             over = await hand.pump.hear(partial(self._desk.on_message, hand.name))
             self._on_over(hand, over)
@@ -210,6 +218,7 @@ class ClusterRun:
         finally:
             if submitting is not None:
                 submitting.cancel()
+            hand.has_answered.set()
             self._hands.remove(hand)
             self._crew.drop(hand.member)
             self._desk.totals.gone(hand.name)

@@ -114,7 +114,9 @@ class Worker:
         )
 
     async def begin(self, terms: Terms) -> bool:
-        """Connect to the model, and begin to run what is submitted. Return whether this node sees the run directory.
+        """Connect to the model, and begin to run what is submitted.
+
+        Returns whether this node sees the run directory.
 
         Raises:
             ConfigError, ModelError: the model cannot be reached from here.
@@ -251,12 +253,12 @@ class Worker:
         )
 
     async def _run(self) -> None:
-        error: BaseException | None = None
+        error: Exception | None = None
         try:
             async with self._telling_progress():
                 await self._scheduler.run(self._attempts())
         except Exception as caught:
-            error = portable(first_error(caught))
+            error = portable(_cause(caught))
             logger.exception("the worker's scheduler broke off")
         drained = None if self._is_finishing else self._scheduler.statistics().draining
         self._outbox.close(Over(drained, error))
@@ -294,7 +296,12 @@ class Worker:
         self._outbox.put(message)
 
 
-def portable(error: BaseException) -> BaseException:
+def _cause(error: Exception) -> Exception:
+    cause = first_error(error)
+    return cause if isinstance(cause, Exception) else error
+
+
+def portable(error: Exception) -> Exception:
     """Return an error that another process can read: ours as they are, the text of others."""
     if isinstance(error, RunnerError | SandboxError | OSError):
         return error
