@@ -11,8 +11,8 @@ pressure: grow below 60 %, trim above 80 %, cut above 90 %.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from runner.admission.observed import Adaptation, EngineLoad, changed, grown
+from runner.admission.throughput import Round
 
 FIRST_CALLS = 16
 TOKENS_PER_TRAJECTORY = 8192
@@ -43,51 +43,6 @@ SOFT_TRIM_INTERVAL_S = 12.0
 HARD_TRIM_INTERVAL_S = 4.0
 
 
-@dataclass(frozen=True, slots=True)
-class Adaptation:
-    """A cap that has changed, and why: an event of the run."""
-
-    what: Literal["calls", "trajectories", "sandboxes"]
-    before: int
-    after: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class EngineLoad:
-    """What an engine's metrics page says."""
-
-    n_running: int
-    n_waiting: int
-    kv_usage: float | None
-    """0 to 1."""
-
-    n_preemptions: int
-    """Since the engine started."""
-
-    n_generated_tokens: int
-    """Since the engine started."""
-
-    max_kv_tokens: int | None
-    """What the KV cache holds."""
-
-    n_prefix_queries: int = 0
-    n_prefix_hits: int = 0
-    """Tokens of prompts looked up in the prefix cache, and found, since the engine started."""
-
-
-@dataclass(frozen=True, slots=True)
-class HostPressure:
-    """How pressed this machine is; None where the system does not tell."""
-
-    available_memory_share: float | None
-    memory_stalled_share: float | None
-    """Of the last ten seconds, in which everything waited for memory."""
-
-    runnable_per_core: float | None
-    """Tasks that run or want to."""
-
-
 class EndpointAdmission:
     """The two caps of one endpoint. Not adaptive, they are the bounds."""
 
@@ -97,7 +52,7 @@ class EndpointAdmission:
         self._adaptive = adaptive
         self.max_calls = min(max_calls, FIRST_CALLS) if adaptive else max_calls
         self.max_trajectories = max_trajectories
-        self._round = _Round(0.0)
+        self._round = Round(0.0)
         self._before: tuple[int, float] | None = None
         """Cap and throughput of the round that the cap last grew after."""
 
@@ -124,7 +79,7 @@ class EndpointAdmission:
         n_calls = self._round.add(now, latency_s, n_completion_tokens, n_in_flight)
         if n_calls < max(self.max_calls, MIN_ROUND_CALLS):
             return []
-        done, self._round = self._round, _Round(now)
+        done, self._round = self._round, Round(now)
         if self._is_settling:
             self._is_settling = (
                 False  # the queue was still filling, so that calls were faster than they will be
@@ -208,7 +163,7 @@ class EndpointAdmission:
         factor = 2.0 if self._is_doubling else GROWTH
         self._is_settling = not self._is_doubling
         return self._set_calls(
-            _grown(self.max_calls, factor), f"throughput {throughput:.3g}/s, all slots in use"
+            grown(self.max_calls, factor), f"throughput {throughput:.3g}/s, all slots in use"
         )
 
     def _begin_by_kv_size(self, load: EngineLoad) -> list[Adaptation]:
@@ -253,110 +208,16 @@ class EndpointAdmission:
         adaptations: list[Adaptation] = []
         if n_calls_waiting or n_calls_in_flight >= BINDS * self.max_calls:
             factor = 2.0 if self._is_doubling else GROWTH
-            adaptations += self._set_calls(_grown(self.max_calls, factor), reason)
+            adaptations += self._set_calls(grown(self.max_calls, factor), reason)
         if n_trajectories >= BINDS * self.max_trajectories:
-            adaptations += self._set_trajectories(_grown(self.max_trajectories, GROWTH), reason)
+            adaptations += self._set_trajectories(grown(self.max_trajectories, GROWTH), reason)
         return adaptations
 
     def _set_calls(self, calls: int, reason: str) -> list[Adaptation]:
         before, self.max_calls = self.max_calls, max(1, min(calls, self._bound_calls))
-        return _changed("calls", before, self.max_calls, reason)
+        return changed("calls", before, self.max_calls, reason)
 
     def _set_trajectories(self, trajectories: int, reason: str) -> list[Adaptation]:
         before = self.max_trajectories
         self.max_trajectories = max(1, min(trajectories, self._bound_trajectories))
-        return _changed("trajectories", before, self.max_trajectories, reason)
-
-
-class SandboxAdmission:
-    """How many sandboxes may be leased. Not adaptive, it is the bound."""
-
-    MIN_PER_CORE = 4
-    MAX_RUNNABLE_PER_CORE = 8.0
-    """Cells then run at an eighth of their speed, and the slow ones meet their time limit by our doing."""
-
-    SMOOTHING = 0.3
-
-    def __init__(self, *, max_leased: int, n_cores: int, adaptive: bool) -> None:
-        self._bound = max_leased
-        self._floor = min(max_leased, self.MIN_PER_CORE * n_cores)
-        self._adaptive = adaptive
-        self._runnable = 0.0
-        self._cut_at = -CUT_INTERVAL_S
-        self.max_leased = max_leased
-
-    def on_pressure(
-        self, now: float, pressure: HostPressure, *, n_leased: int, n_waiting: int
-    ) -> list[Adaptation]:
-        """Act on how pressed this machine is."""
-        if not self._adaptive:
-            return []
-        self._runnable += self.SMOOTHING * ((pressure.runnable_per_core or 0.0) - self._runnable)
-        reason, floor = self._pressed(pressure)
-        if reason is not None:
-            self._cut_at = now
-            lower = max(floor, int(CUT * min(self.max_leased, max(1, n_leased))))
-            return self._set(min(lower, self.max_leased), reason)
-        if self.max_leased < self._bound and n_waiting and now - self._cut_at >= CUT_INTERVAL_S:
-            return self._set(_grown(self.max_leased, GROWTH), "the pressure is gone")
-        return []
-
-    def _pressed(self, pressure: HostPressure) -> tuple[str | None, int]:
-        """Return why fewer should be leased, and the fewest that makes sense then."""
-        available, stalled = pressure.available_memory_share, pressure.memory_stalled_share
-        if available is not None and available < 0.1:
-            return f"{available:.0%} of the memory is left", 1
-        if stalled is not None and stalled > 0.1:
-            return f"all tasks wait for memory {stalled:.0%} of the time", 1
-        if self._runnable > self.MAX_RUNNABLE_PER_CORE:
-            return f"{self._runnable:.0f} tasks per core want to run", self._floor
-        return None, 1
-
-    def _set(self, leased: int, reason: str) -> list[Adaptation]:
-        before, self.max_leased = self.max_leased, max(1, min(leased, self._bound))
-        return _changed("sandboxes", before, self.max_leased, reason)
-
-
-class _Round:
-    """Calls that began and ended between two looks at the throughput.
-
-    By Little's law the throughput is what is in flight over how long it stays, which, unlike a count per
-    second, does not depend on where in a burst of answers the round begins and ends.
-    """
-
-    __slots__ = ("_began_at", "_in_flight", "_latency_s", "_n_calls", "_n_tokens")
-
-    def __init__(self, began_at: float) -> None:
-        self._began_at = began_at
-        self._n_calls = 0
-        self._n_tokens = 0
-        self._latency_s = 0.0
-        self._in_flight = 0
-
-    def add(self, now: float, latency_s: float, n_tokens: int, n_in_flight: int) -> int:
-        """Count a call unless it began before the round; return how many were counted."""
-        if now - latency_s >= self._began_at - 1e-9:
-            self._n_calls += 1
-            self._n_tokens += n_tokens
-            self._latency_s += latency_s
-            self._in_flight += n_in_flight
-        return self._n_calls
-
-    @property
-    def mean_in_flight(self) -> float:
-        return self._in_flight / self._n_calls
-
-    @property
-    def throughput(self) -> float:
-        """Tokens per second; calls where no server counts tokens."""
-        return self.mean_in_flight * (self._n_tokens or self._n_calls) / max(self._latency_s, 1e-9)
-
-
-def _grown(cap: int, factor: float) -> int:
-    return max(cap + 1, int(cap * factor))
-
-
-def _changed(
-    what: Literal["calls", "trajectories", "sandboxes"], before: int, after: int, reason: str
-) -> list[Adaptation]:
-    return [Adaptation(what, before, after, reason)] if before != after else []
+        return changed("trajectories", before, self.max_trajectories, reason)
