@@ -1,10 +1,12 @@
 """Engines of our own: vLLM's API server as child processes, kept running, with nothing left behind.
 
-`plan_engines` checks everything that can be checked before a process is started; `open_engines` starts them.
+On this machine, or on the nodes of a Ray cluster. `plan_engines` checks everything that can be checked before
+a process is started; `open_engines` starts them.
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +18,12 @@ from runner.engines.host import EngineAddress, EngineHost, EngineSpec
 from runner.engines.machine import check_linux, compute_capability, is_cpu_vllm, list_gpus
 from runner.engines.placement import place, share_gpus
 from runner.engines.process import EngineProcess
+from runner.engines.ray_plan import RayPlan, plan_on_ray
 from runner.engines.replica import OnEvent
-from runner.errors import ConfigError
 
 __all__ = [
-    "EngineAddress", "EngineGroup", "EngineHost", "EnginePlan", "EngineProcess", "EngineSpec", "open_engines",
-    "plan_engines",
+    "EngineAddress", "EngineGroup", "EngineHost", "EnginePlan", "EngineProcess", "EngineSpec", "RayPlan",
+    "open_engines", "plan_engines",
 ]  # fmt: skip
 
 
@@ -31,16 +33,26 @@ class EnginePlan:
 
     specs: tuple[EngineSpec, ...]
 
+    def hosts(self, log_dir: Path) -> list[EngineProcess]:
+        """Return a host for each engine; nothing is started yet."""
+        return [
+            EngineProcess(spec, log_dir / f"engine-{index}.log", own_group=True)
+            for index, spec in enumerate(self.specs)
+        ]
 
-def plan_engines(config: RunConfig) -> EnginePlan:
-    """Check the model, the config and this machine; decide how many engines there are. Starts nothing.
+
+def plan_engines(config: RunConfig) -> EnginePlan | RayPlan:
+    """Check the model, the config and where engines will run; decide how many there are. Blocks.
+
+    Starts no engine. With `engines.kind: ray` it connects this process to the cluster, if it is not yet: call
+    it before signal handlers are installed.
 
     Raises:
         ConfigError: says what is not there or does not go together, and what to do.
     """
     engines = config.engines
     if engines.kind == "ray":
-        raise ConfigError("engines.kind: ray is not there yet; set it to local")
+        return plan_on_ray(config)
     model = config.model.client.partition(":")[2]
     check_linux()
     check_model(model, engines)
@@ -67,11 +79,7 @@ async def open_engines(
         ConfigError: as `plan_engines`.
         AllEnginesLost: none started; the message says why and ends with a log.
     """
-    plan = plan_engines(config)
-    hosts = [
-        EngineProcess(spec, log_dir / f"engine-{index}.log", own_group=True)
-        for index, spec in enumerate(plan.specs)
-    ]
-    group = EngineGroup(hosts, config.engines, on_event=on_event)
+    plan = await asyncio.to_thread(plan_engines, config)
+    group = EngineGroup(plan.hosts(log_dir), config.engines, on_event=on_event)
     await group.start()
     return group

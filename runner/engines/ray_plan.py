@@ -1,0 +1,79 @@
+"""From a config to engines on a Ray cluster: what is checked where, and who takes how much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.config import RunConfig
+from runner.engines.actor import NodeFacts, check_node
+from runner.engines.arguments import server_environment
+from runner.engines.host import EngineSpec
+from runner.engines.node_placement import Room, place_on_nodes
+from runner.engines.ray_connection import RayNode, alive_nodes, connect
+from runner.engines.ray_host import RayEngineHost, Site, describe_ray_error
+from runner.errors import ConfigError
+
+CHECK_TIMEOUT_S = 120.0
+EXECUTOR = "--distributed-executor-backend"
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class RayPlan:
+    """What will be started on a cluster: so many engines of one kind."""
+
+    spec: EngineSpec
+    site: Site
+    n_replicas: int
+
+    def hosts(self, log_dir: Path) -> list[RayEngineHost]:
+        """Return a host for each engine; nothing is started yet."""
+        return [
+            RayEngineHost(self.spec, self.site, log_dir / f"engine-{index}.log", index=index)
+            for index in range(self.n_replicas)
+        ]
+
+
+def plan_on_ray(config: RunConfig) -> RayPlan:
+    """Connect, have a node check the model and its vLLM, decide how many engines there are. Blocks.
+
+    Raises:
+        ConfigError: the cluster, the model or the config do not do, and what to do.
+    """
+    is_own = connect()
+    engines = config.engines
+    nodes = alive_nodes()
+    facts = check_on(_likely(nodes), config)
+    placement = place_on_nodes(
+        engines, [Room(node.n_gpus, node.n_cpus) for node in nodes], is_cpu_build=facts.is_cpu_build
+    )
+    argv = facts.argv
+    if placement.spans_nodes and EXECUTOR not in argv:
+        argv = (*argv, EXECUTOR, "ray")
+    spec = EngineSpec(argv, server_environment(engines), engines.start_timeout_s)
+    host = LOOPBACK if is_own else None
+    site = Site(placement.gpus_per_replica, engines.cpus_per_replica, host, placement.spans_nodes)
+    return RayPlan(spec, site, placement.n_replicas)
+
+
+def check_on(node: RayNode, config: RunConfig) -> NodeFacts:
+    """Have a node check what only it sees: the model's files, vLLM, the GPUs. Blocks. Raises ConfigError."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    where = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+    task = ray.remote(check_node).options(num_cpus=0, max_retries=0, scheduling_strategy=where)
+    model = config.model.client.partition(":")[2]
+    try:
+        found: NodeFacts | ConfigError = ray.get(task.remote(model, config.engines), timeout=CHECK_TIMEOUT_S)
+    except ray.exceptions.RayError as error:
+        raise ConfigError(f"node {node.address} of the Ray cluster: {describe_ray_error(error)}") from error
+    if isinstance(found, ConfigError):
+        raise found
+    return found
+
+
+def _likely(nodes: list[RayNode]) -> RayNode:
+    """Return a node that an engine will be on, as far as can be known."""
+    return max(nodes, key=lambda node: (node.n_gpus, node.n_cpus))
