@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,10 @@ from rich.console import Console
 from bench_data import Benchmark, MissingDataError, Samples, load
 from bench_data.requirements import Lacking, Place, look_for
 from runner.attempt import OnFinished
+from runner.cluster.crew import Crew
+from runner.cluster.job import check_run_dir
+from runner.cluster.opening import cluster_run, crew_of, drain_s
+from runner.cluster.run import ClusterRun
 from runner.config import RunConfig
 from runner.control import ControlServer
 from runner.engines import EngineGroup, plan_engines
@@ -132,6 +136,7 @@ def prepare(config: RunConfig) -> Batch:
     Raises:
         ConfigError, BenchDataError: names what is wrong and what to do.
     """
+    check_run_dir(config)
     config = config.model_copy(update={"sandbox": sandbox_settings(config)})
     benchmark = load(config.benchmark, config.data)
     samples = select_samples(benchmark.samples, config)
@@ -161,7 +166,7 @@ class Watching:
     handles_signals: bool = True
     """Whether SIGINT and SIGTERM drain the run."""
 
-    on_begun: Callable[[Scheduler], None] = lambda scheduler: None
+    on_begun: Callable[[Scheduler | ClusterRun], None] = lambda scheduler: None
     """Told when the run has begun, by whom it can be drained."""
 
 
@@ -186,10 +191,8 @@ async def run_batch(batch: Batch, watching: Watching, shared: Shared | None = No
             stack.push_async_callback(batch.model.close)
             if is_needed:
                 await batch.model.start()
-        pool = await stack.enter_async_context(
-            SandboxPool(batch.config.sandbox, trusted_code=batch.trusted_code)
-        )
-        record = batch.record(pool.capabilities())
+        place = await stack.enter_async_context(_open_place(batch))
+        record = batch.record(place.capabilities())
         if batch.config.progress not in SILENT:
             watching.console.print(sandbox_line(record.sandbox), markup=False, soft_wrap=True)
         check_same_run(batch.run_dir, record)
@@ -207,14 +210,14 @@ async def run_batch(batch: Batch, watching: Watching, shared: Shared | None = No
             engines = await stack.enter_async_context(hosted)
             stack.push_async_callback(batch.model.close)
             await batch.model.start()
-        return await _run_open(batch, record, journal, pool, watching, shared, tracer, engines)
+        return await _run_open(batch, record, journal, place, watching, shared, tracer, engines)
 
 
 async def _run_open(
     batch: Batch,
     record: RunRecord,
     journal: Journal,
-    pool: SandboxPool,
+    place: SandboxPool | Crew,
     watching: Watching,
     shared: Shared | None,
     tracer: Tracer,
@@ -230,24 +233,41 @@ async def _run_open(
         "trusted_code": batch.trusted_code,
     }
     journal.write_config(data)
-    scheduler = Scheduler(
-        _rollout_settings(batch, pool, shared, tracer),
-        identity_of(batch, record, data["run_id"]),
-        journal,
-        SchedulerSettings(
-            concurrency=config.concurrency,
-            grace_s=config.grace_s,
-            admission=config.admission,
-            run_limits=config.run_limits,
-            breaker=config.breaker,
-            max_sandboxes=pool.statistics().max_sandboxes,
-        ),
-        n_total=n_left,
-        n_done_before=n_done,
-        n_idle_sandboxes=lambda: pool.statistics().n_idle,
-        on_finished=watching.on_finished,
-        shared_trajectories=shared.trajectories if shared else None,
-    )
+    identity = identity_of(batch, record, data["run_id"])
+    shared_trajectories = shared.trajectories if shared else None
+    scheduler: Scheduler | ClusterRun
+    if isinstance(place, Crew):
+        scheduler = cluster_run(
+            config,
+            place,
+            identity,
+            journal,
+            n_total=n_left,
+            n_done_before=n_done,
+            on_finished=watching.on_finished,
+            shared_trajectories=shared_trajectories,
+        )
+        if engines is not None:
+            engines.subscribe(scheduler.set_endpoints)
+    else:
+        scheduler = Scheduler(
+            _rollout_settings(batch, place, shared, tracer),
+            identity,
+            journal,
+            SchedulerSettings(
+                concurrency=config.concurrency,
+                grace_s=config.grace_s,
+                admission=config.admission,
+                run_limits=config.run_limits,
+                breaker=config.breaker,
+                max_sandboxes=place.statistics().max_sandboxes,
+            ),
+            n_total=n_left,
+            n_done_before=n_done,
+            n_idle_sandboxes=lambda: place.statistics().n_idle,
+            on_finished=watching.on_finished,
+            shared_trajectories=shared_trajectories,
+        )
     watching.on_begun(scheduler)
     journal.event(
         "run_started",
@@ -257,7 +277,7 @@ async def _run_open(
         versions=data["versions"],
         git_commit=data["git_commit"],
     )
-    with _draining_on_signals(scheduler, watching, config.grace_s) as received:
+    with _draining_on_signals(scheduler, watching, drain_s(config)) as received:
         try:
             await until_lost(_run_watched(scheduler, batch, journal, watching, data["run_id"]), engines)
         finally:
@@ -265,6 +285,14 @@ async def _run_open(
             with suppress(JournalError):  # the run ends with the error that came first
                 journal.event("run_finished", **_finished_details(statistics, received))
     return batch.summary(n_done, statistics, received[0] if received else None)
+
+
+def _open_place(batch: Batch) -> AbstractAsyncContextManager[SandboxPool | Crew]:
+    """Return where the sandboxes of a run will be, not open yet."""
+    config, trusted_code = batch.config, batch.trusted_code
+    if config.cluster.kind == "none":
+        return SandboxPool(config.sandbox, trusted_code=trusted_code)
+    return crew_of(config, batch.benchmark, batch.protocol, trusted_code=trusted_code)
 
 
 def _finished_details(statistics: RunStatistics, received: Sequence[int]) -> dict[str, Any]:
@@ -318,7 +346,7 @@ def identity_of(batch: Batch, record: RunRecord, run_id: str) -> RunIdentity:
 
 
 async def _run_watched(
-    scheduler: Scheduler, batch: Batch, journal: Journal, watching: Watching, run_id: str
+    scheduler: Scheduler | ClusterRun, batch: Batch, journal: Journal, watching: Watching, run_id: str
 ) -> None:
     config = batch.config
     async with AsyncExitStack() as stack:
@@ -344,7 +372,9 @@ async def _end(task: asyncio.Task[None]) -> None:
 
 
 @contextmanager
-def _draining_on_signals(scheduler: Scheduler, watching: Watching, grace_s: float) -> Iterator[list[int]]:
+def _draining_on_signals(
+    scheduler: Scheduler | ClusterRun, watching: Watching, grace_s: float
+) -> Iterator[list[int]]:
     """Drain on SIGINT and SIGTERM while the block runs; yields the list of the signals received."""
     received: list[int] = []
     if not watching.handles_signals:

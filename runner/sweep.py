@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 
@@ -35,7 +35,6 @@ from runner.config import RunConfig, check_config, read_settings, set_key
 from runner.errors import ConfigError, RunnerError, first_error
 from runner.gate import Gate
 from runner.sandbox_limit import adapt_sandboxes
-from runner.scheduler import Scheduler
 from sandbox_pool import PoolConfig, SandboxError
 from sandbox_pool.capacity import NEEDS, bound_of_sandboxes, read_resources
 from sandbox_pool.config import n_cores
@@ -179,14 +178,21 @@ async def _run_cell(cell: Cell, console: Console, stop: _Stop, shared: Shared | 
     return CellResult(cell, replace(summary, signal_number=stop.number), None)
 
 
+class Drainable(Protocol):
+    """A run that goes on."""
+
+    def drain(self, reason: str) -> None:
+        """Take no further attempts and end; a second call cancels what still runs."""
+
+
 class _Stop:
     """The signal that ends a sweep, and the runs that it drains."""
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self._runs: dict[str, Scheduler] = {}
+        self._runs: dict[str, Drainable] = {}
 
-    def add(self, cell: Cell, run: Scheduler) -> None:
+    def add(self, cell: Cell, run: Drainable) -> None:
         self._runs[cell.name] = run
         if self.number is not None:
             run.drain(signal.Signals(self.number).name)

@@ -50,9 +50,8 @@ class Crew:
         self._first: Mapping[str, Any] | None = None
         self.last_error: Exception | None = None
 
-    @property
     def capabilities(self) -> Mapping[str, Any]:
-        """Those of the pools, which are alike; empty before `open`."""
+        """Return those of the pools, which are alike; nothing before `open`."""
         return self._first or {}
 
     @property

@@ -1,7 +1,8 @@
-"""What being a Ray job changes: its folder is temporary, and it is given little time to stop. Pure."""
+"""What being a Ray job changes: its folder is temporary, and it is given little time to stop."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +18,7 @@ WRITING_S = 1.5
 """Of the time to stop, what is left for the ends of cancelled attempts to be written."""
 
 
-def check_run_dir(config: RunConfig, environment: Mapping[str, str]) -> None:
+def check_run_dir(config: RunConfig, environment: Mapping[str, str] = os.environ) -> None:
     """Refuse a run directory that would go with the folder of a Ray job. Raises ConfigError."""
     if IN_JOB not in environment or (config.run_dir is not None and config.run_dir.is_absolute()):
         return
@@ -28,6 +29,12 @@ def check_run_dir(config: RunConfig, environment: Mapping[str, str]) -> None:
         f"be resumed. Give an absolute path that outlives the job, best on a file system that all nodes see, "
         f"such as --run-dir {Path.home() / 'kernelfleet-runs' / name}"
     )
+
+
+def environment_of(config: RunConfig, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that workers need: the API key's, and where traces go."""
+    names = {config.model.api_key_env, *(name for name in environment if name.startswith("OTEL_"))}
+    return {name: environment[name] for name in names if name is not None and name in environment}
 
 
 def grace_s(config: RunConfig, environment: Mapping[str, str]) -> float:

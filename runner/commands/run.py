@@ -111,6 +111,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     add("--set", metavar="KEY.PATH=VALUE", action="append", default=[], dest="settings",
         help="set any key of the config; the value is YAML (repeatable)")  # fmt: skip
+    add(
+        "--cluster", metavar="KIND", help="ray: sandboxes on the nodes of a Ray cluster; none: here (default)"
+    )
     add("--strict-data", action="store_true", help="a sample whose input files are missing is an error")
     add("--dry-run", action="store_true", help="show what would run, what is reused, and why")
     add("--quiet", action="store_const", const="quiet", dest="progress", help="print nothing but errors")
@@ -143,6 +146,7 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
         "data.strict": arguments.strict_data or None,
         "progress": arguments.progress,
         "metrics_port": arguments.metrics_port,
+        "cluster.kind": arguments.cluster,
     }
     return settings | {key: value for key, value in options.items() if value is not None}
 
