@@ -19,7 +19,7 @@ from bench_data.errors import BenchDataError
 from runner.errors import RunnerError
 from runner.journal import CONFIG, EVENTS, FAILURES, TRAJECTORIES, read_failures, read_trajectories
 from scoring.errors import RunDirError
-from scoring.store import load_benchmark, open_run, write_atomically
+from scoring.store import check_target, load_benchmark, open_run, write_atomically
 
 Row = Mapping[str, Any]
 Message = dict[str, Any]
@@ -70,6 +70,7 @@ def _export(run_dir: Path, epoch: int, output: Path | None) -> None:
     run = open_run(run_dir)
     if output is not None and output.resolve() in {(run_dir / name).resolve() for name in OWN_FILES}:
         raise RunDirError(f"{output} is a file of the run itself; choose another --output")
+    check_target(str(output) if output else None)
     samples = {sample.id: sample for sample in load_benchmark(run).samples}
     lines = list(pybench_lines(read_trajectories(run_dir), samples, epoch=epoch))
     if not lines:

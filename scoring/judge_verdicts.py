@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from scoring.judge_question import Pair
+from scoring.pybench_report import UPSTREAM_MAX_TURNS, wilson_interval
 from scoring.score import mean
 
 Winner = Literal["candidate", "reference", "tie"]
@@ -20,8 +20,6 @@ Problem = Literal["unparsable", "refused"]
 Position = Literal["first", "second"]
 FAVOURED: Mapping[tuple[str, str], Position] = {("A", "A"): "first", ("B", "B"): "second"}
 """By the winners of the two orders."""
-
-UPSTREAM_FAILED_TURNS = 10
 
 
 class VerdictError(ValueError):
@@ -199,9 +197,7 @@ def summarise(
     favoured = Counter(task.favoured_position for task in decided)
     missing = Counter(name for task in judged for name in task.missing)
     n_passed = sum(task.candidate_pass is True for task in decided)
-    upstream_turns = [
-        UPSTREAM_FAILED_TURNS if task.candidate_pass is False else task.n_turns for task in judged
-    ]
+    upstream_turns = [UPSTREAM_MAX_TURNS if task.candidate_pass is False else task.n_turns for task in judged]
     return JudgeSummary(
         model=judged[0].model if judged else "",
         n_tasks=len(judged),
@@ -242,16 +238,6 @@ def kappa(n_both: int, n_neither: int, n_first_only: int, n_second_only: int) ->
     if by_chance == n * n:
         return None
     return ((n_both + n_neither) * n - by_chance) / (n * n - by_chance)
-
-
-def wilson_interval(n_passed: int, n: int, z: float = 1.959964) -> tuple[float, float] | None:
-    """Return the interval that holds a share with 95 % confidence; None of nothing."""
-    if not n:
-        return None
-    share, scale = n_passed / n, 1 + z * z / n
-    centre = share + z * z / (2 * n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
 def summary_lines(summary: JudgeSummary) -> Iterator[str]:

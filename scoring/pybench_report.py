@@ -138,6 +138,11 @@ def profile_report(
     )
 
 
+def tasks_apart(report: ProfileReport) -> set[str]:
+    """Return the tasks that a profile's rules set apart, whatever came of an attempt."""
+    return {index for title, found in report.apart.items() if title != NOT_THE_MODELS for index in found}
+
+
 def _tasks_apart(profile: Profile, tasks: Tasks) -> dict[str, dict[str, str]]:
     apart: dict[str, dict[str, str]] = {
         "missing inputs": dict(tasks.missing_inputs),
@@ -175,6 +180,10 @@ def _denominator(profile: Profile, tasks: Tasks, n_apart: int, n_epochs: int) ->
 
 def _name(index: str, epoch: int) -> str:
     return index if epoch == 1 else f"{index}@{epoch}"
+
+
+def _index(name: str) -> str:
+    return name.partition("@")[0]
 
 
 def _by(key_of: Callable[[str], str], passed: Mapping[tuple[str, int], bool]) -> dict[str, Share]:
@@ -216,10 +225,18 @@ def differences(tasks: Tasks, reports: Mapping[Profile, ProfileReport]) -> list[
     """Return every task that the profiles judge differently, why, and what came of it in each."""
     return [
         {"task": index, "reason": task.excluded or task.flaw}
-        | {profile: report.results.get(index, "apart") for profile, report in reports.items()}
+        | {profile: _outcome(report, index) for profile, report in reports.items()}
         for index, task in tasks.checks.items()
         if task.differs
     ]
+
+
+def _outcome(report: ProfileReport, index: str) -> str:
+    found = [result for name, result in report.results.items() if _index(name) == index]
+    if found:
+        return found[0] if len(set(found)) == 1 else f"{PASS} {found.count(PASS)} of {len(found)}"
+    titles = [title for title, names in report.apart.items() if index in map(_index, names)]
+    return f"apart ({', '.join(titles)})"
 
 
 def as_json(report: ProfileReport) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from scoring.pybench_report import difference_lines
 from scoring.pybench_report import lines as profile_lines
-from scoring.score import Report
+from scoring.score import DEFAULT_PROFILE, Report
 from scoring.store import REPORT, SCORES
 
 
@@ -41,6 +41,8 @@ def summary_lines(report: Report, run_dir: Path) -> Iterator[str]:
     """Yield what is said below the table. Pure."""
     yield f"pass rate: {_pass_rate(report)}"
     yield _not_the_models(report)
+    if report.n_set_apart:
+        yield f"set apart by the benchmark's rules: {_attempts(report.n_set_apart)}, in no rate"
     if report.n_not_scored:
         owners = ", ".join(f"{owner} {n}" for owner, n in report.not_scored_by_owner.items())
         n = report.n_not_scored
@@ -69,6 +71,8 @@ def summary_lines(report: Report, run_dir: Path) -> Iterator[str]:
 def title(report: Report) -> str:
     """Return what was scored, in one line."""
     scorer = f"scorer {report.scorer} {report.scorer_version}"
+    if report.profile != DEFAULT_PROFILE:
+        scorer += f", profile {report.profile}"
     return f"{report.benchmark}: {_attempts(report.n_trajectories)}, {scorer}"
 
 

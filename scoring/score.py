@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-REPORT_VERSION = 3
+REPORT_VERSION = 4
 DEFAULT_MAX_FAILED_SHARE = 0.02
+DEFAULT_PROFILE = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class ScoredAttempt:
     category: str
     n_turns: int
     stop_reason: str
+    is_set_apart: bool = False
+    """By the benchmark's rules: it is in no rate, whatever its score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Scorer:
 
     name: str
     version: str
-    profile: str = "default"
+    profile: str = DEFAULT_PROFILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,9 @@ class Report:
 
     stop_reasons: Mapping[str, int]
     by_category: Sequence[CategoryReport]
+    n_set_apart: int = 0
+    """Attempts that the benchmark's rules leave out of every rate; neither scored nor lost."""
+
     details: Mapping[str, Any] | None = None
     """What the benchmark's own rules say beside; None where it has none."""
 
@@ -152,14 +158,15 @@ def make_report(
     attempts: Sequence[ScoredAttempt], scorer: Scorer, run: RunFacts, categories: Iterable[str] = ()
 ) -> Report:
     """Return the report on a run; `categories` gives the order in which they are shown."""
-    scored = [attempt.score for attempt in attempts if attempt.score.passed is not None]
-    not_scored = Counter(attempt.score.owner for attempt in attempts if attempt.score.passed is None)
+    counted = [attempt.score for attempt in attempts if not attempt.is_set_apart]
+    scored = [score for score in counted if score.passed is not None]
+    not_scored = Counter(score.owner for score in counted if score.passed is None)
     stop_reasons = Counter(attempt.stop_reason for attempt in attempts)
     order = dict.fromkeys([*categories, *sorted({attempt.category for attempt in attempts})])
     groups = {name: [attempt for attempt in attempts if attempt.category == name] for name in order}
     n_failures = sum(run.failures_by_owner.values())
     n_not_the_models = not_scored.total() + n_failures
-    n_ended = len(attempts) + n_failures
+    n_ended = len(counted) + n_failures
     share = n_not_the_models / n_ended if n_ended else 0.0
     withheld = headline_withheld(n_not_the_models, n_ended, run.max_failed_share) if scored else None
     pass_rate = mean([float(score.passed is True) for score in scored])
@@ -196,6 +203,7 @@ def make_report(
         cost=run.cost,
         stop_reasons=dict(sorted(stop_reasons.items())),
         by_category=[_category(name, group) for name, group in groups.items() if group],
+        n_set_apart=len(attempts) - len(counted),
     )
 
 
@@ -215,12 +223,13 @@ def headline_withheld(n_not_the_models: int, n_ended: int, max_share: float) -> 
 
 
 def _category(name: str, attempts: Sequence[ScoredAttempt]) -> CategoryReport:
-    passes = [attempt.score.passed for attempt in attempts if attempt.score.passed is not None]
+    counted = [attempt.score.passed for attempt in attempts if not attempt.is_set_apart]
+    passes = [passed for passed in counted if passed is not None]
     return CategoryReport(
         category=name,
         n_passed=sum(passes),
         n_scored=len(passes),
-        n_not_scored=len(attempts) - len(passes),
+        n_not_scored=len(counted) - len(passes),
         pass_rate=mean(passes),
         mean_turns=mean([attempt.n_turns for attempt in attempts]),
     )

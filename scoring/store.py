@@ -15,7 +15,7 @@ import orjson
 from pydantic import ValidationError
 
 from bench_data import Benchmark, DataOptions, load
-from runner.journal import TRAJECTORIES, read_config, read_events, read_failures
+from runner.journal import CONFIG, TRAJECTORIES, read_config, read_events, read_failures
 from scoring.errors import RunDirError
 from scoring.score import DEFAULT_MAX_FAILED_SHARE, Report, RunFacts, Score, run_wall_s
 
@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 SCORES = "scores.jsonl"
 REPORT = "report.json"
+
+PYBENCHS = "trajectory.jsonl"
+PYBENCHS_FORM = f"PyBench's {PYBENCHS} is scored by `python -m scoring pybench`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,10 @@ def open_run(run_dir: Path) -> Run:
         JournalError: its config.json cannot be read.
     """
     if not run_dir.is_dir():
-        raise RunDirError(f"{run_dir} is not a folder; give the run directory, for example runs/demo")
+        other = f"; {PYBENCHS_FORM}" if run_dir.is_file() else ""
+        raise RunDirError(f"{run_dir} is not a folder; give the run directory, for example runs/demo{other}")
+    if (run_dir / PYBENCHS).is_file() and not (run_dir / CONFIG).is_file():
+        raise RunDirError(f"{run_dir} is no run directory of ours, for it has no {CONFIG}; {PYBENCHS_FORM}")
     stored = read_config(run_dir)
     path = run_dir / TRAJECTORIES
     if not path.is_file() or not path.stat().st_size:
@@ -149,6 +155,13 @@ def report_json(report: Report) -> bytes:
     """Return the content of report.json."""
     content: dict[str, Any] = asdict(report)
     return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def check_target(target: str | None) -> None:
+    """Raise RunDirError, before any work, when the folder is missing that a file is to be written to."""
+    folder = Path(target or "").parent
+    if not folder.is_dir():
+        raise RunDirError(f"{target}: there is no folder {folder}; make it, or name another file")
 
 
 def write_atomically(path: Path, data: bytes) -> Path:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from scoring.pipeline import Scored, default_n_workers, score_trajectories
 from scoring.pybench import NAME, VERSION, PyBenchScorer, all_inputs
 from scoring.pybench_checks import Profile, load_checks
 from scoring.pybench_report import ProfileReport, Tasks, as_json, differences, lines, profile_report
-from scoring.store import write_atomically
+from scoring.store import check_target, write_atomically
 
 DATA_VERSION = {"upstream": "head", "strict": "pristine"}
 """Which form of the inputs a profile compares with, unless the user says another."""
@@ -44,14 +45,18 @@ def main(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     try:
         check_readers()
+        check_target(arguments.json)
+        prompt = recorded_prompt(read_recorded(arguments.trajectories))
         report, tasks = _score(arguments)
-        content = _json(report, tasks)
+        found = differences(tasks, {report.profile: report})
+        content = _json(report, prompt, found)
         if arguments.json == "-":
             sys.stdout.write(content.decode())
             return 0
         if arguments.json is not None:
             write_atomically(Path(arguments.json), content)
-        print("\n".join(lines(as_json(report))))
+        print(f"system prompt: {prompt}", *lines(as_json(report)), sep="\n")
+        print(f"the other profile judges {len(found)} tasks by other rules: --json has each, with the reason")
     except (RunDirError, BenchDataError, RunnerError) as error:
         print(f"scoring: {error}", file=sys.stderr)
         return 2
@@ -125,7 +130,15 @@ async def _scored(arguments: argparse.Namespace, scorer: PyBenchScorer, tasks: T
         return await score_trajectories(rows, tasks.samples, scorer, scorer.scorer, context, n_workers)
 
 
-def _json(report: ProfileReport, tasks: Tasks) -> bytes:
-    content: dict[str, Any] = {"scorer": NAME, "scorer_version": VERSION, **as_json(report)}
-    content["differences"] = differences(tasks, {report.profile: report})
+def recorded_prompt(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return which system prompt a recording was made with, in the words of a run's own report."""
+    openings = [row["messages"][0] for row in rows if row.get("messages")]
+    texts = dict.fromkeys(str(m.get("content") or "") for m in openings if m["role"] == "system")
+    digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12] for text in texts]
+    return f"the recording's (sha256 {', '.join(digests)})" if digests else "none in the recording"
+
+
+def _json(report: ProfileReport, prompt: str, found: list[dict[str, Any]]) -> bytes:
+    content: dict[str, Any] = {"scorer": NAME, "scorer_version": VERSION, "prompt": prompt}
+    content |= {**as_json(report), "differences": found}
     return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)

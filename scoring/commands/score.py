@@ -21,11 +21,19 @@ from scoring.judging import Context
 from scoring.pipeline import Scored, default_n_workers, score_trajectories
 from scoring.pybench import PyBenchScorer, all_inputs, output_folders
 from scoring.pybench_checks import Profile
-from scoring.pybench_report import Attempt, ProfileReport, as_json, differences, profile_report
+from scoring.pybench_report import (
+    Attempt,
+    ProfileReport,
+    as_json,
+    differences,
+    profile_report,
+    tasks_apart,
+)
 from scoring.report import print_report
 from scoring.score import Report, Score, Scorer, make_report
 from scoring.store import (
     Run,
+    check_target,
     load_benchmark,
     open_run,
     report_json,
@@ -56,6 +64,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command line; return the exit code: 0, 2 for what the user can mend, 1 for what failed."""
     arguments = _parser().parse_args(argv)
     try:
+        check_target(arguments.json)
         report = score_run(
             arguments.run_dir,
             allow_unsafe=arguments.allow_unsafe,
@@ -150,7 +159,7 @@ async def _by_checks(run: Run, pool: SandboxPool) -> Result:
 
 
 async def _pybench(run: Run, pool: SandboxPool) -> Result:
-    """Score by both profiles; the report's own numbers are those of `strict`."""
+    """Score by both profiles; the report's own numbers are those of `strict`, over what that counts."""
     check_readers()
     load_benchmark(run)  # warns where it is not the one that was run
     tasks = load_tasks(run.data)
@@ -179,7 +188,9 @@ async def _pybench(run: Run, pool: SandboxPool) -> Result:
         "differences": differences(tasks, reports),
     }
     scores = [attempt.score for scored in by_profile.values() for attempt in scored.attempts]
-    strict = by_profile["strict"]
+    apart = tasks_apart(reports["strict"])
+    attempts = [replace(a, is_set_apart=a.score.sample_id in apart) for a in by_profile["strict"].attempts]
+    strict = replace(by_profile["strict"], attempts=attempts)
     categories = [sample.category for sample in tasks.samples.values()]
     return Result(strict, PyBenchScorer("strict", tasks.checks, inputs).scorer, scores, categories, details)
 

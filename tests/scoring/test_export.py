@@ -191,9 +191,12 @@ def test_command_refuses(
 
 
 def test_no_place_to_write(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What cannot be written is exit code 1, with the reason."""
-    assert export(run_dir, "--output", tmp_path / "absent/trajectory.jsonl") == 1
-    assert "No such file" in capsys.readouterr().err
+    """A missing folder is exit code 2, and what cannot be written 1, each with the reason."""
+    assert export(run_dir, "--output", tmp_path / "absent/trajectory.jsonl") == 2
+    assert f"there is no folder {tmp_path}/absent; make it" in capsys.readouterr().err
+    (tmp_path / "folder").mkdir()
+    assert export(run_dir, "--output", tmp_path / "folder") == 1
+    assert "Is a directory" in capsys.readouterr().err
 
 
 @pytest.mark.kernel

@@ -30,7 +30,6 @@ from scoring.judge_verdicts import (
     kappa,
     parse_verdict,
     summarise,
-    wilson_interval,
 )
 from tests.stub_server import StubServer, completion, refusal
 
@@ -255,14 +254,6 @@ def test_kappa_by_hand() -> None:
     assert kappa(0, 0, 4, 4) == pytest.approx(-1.0)
     assert kappa(9, 0, 0, 0) is None
     assert kappa(0, 0, 0, 0) is None
-
-
-def test_wilson_by_hand() -> None:
-    """8 of 10 lies between 49.0 and 94.3 %; the ends stay within 0 and 1."""
-    assert wilson_interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert wilson_interval(0, 5) == pytest.approx((0.0, 0.4345), abs=1e-4)
-    assert wilson_interval(5, 5) == pytest.approx((0.5655, 1.0), abs=1e-4)
-    assert wilson_interval(0, 0) is None
 
 
 def test_summary() -> None:

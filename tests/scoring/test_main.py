@@ -108,6 +108,14 @@ def test_bad_input_is_one_message(
     assert not (run_dir / "report.json").exists()
 
 
+def test_a_missing_folder_is_said_before_the_work(make_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is scored for a report that could not be written."""
+    run_dir = make_run([trajectory("two", "Answer: 2")])
+    assert main([str(run_dir), "--json", str(run_dir / "absent/report.json")]) == 2
+    assert f"there is no folder {run_dir}/absent; make it" in capsys.readouterr().err
+    assert not (run_dir / "scores.jsonl").exists()
+
+
 def test_no_run_directory_is_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A wrong path and no path at all are usage errors."""
     assert main([str(tmp_path / "gone")]) == 2

@@ -128,6 +128,8 @@ def test_a_run_of_ours_is_scored_by_both_profiles(
         line("68", "Finished"),
         line("138", "there is no such x", role="user"),
         line("22", "", owner="sandbox", stop_reason="sandbox_error", error="no memory"),
+        line("132", "excluded"),
+        line("128", "needs the internet"),
     ]
     run_dir = write_run(lines)
     failure = {"attempt": "16@1", "stop_reason": "engine_error", "owner": "engine", "error": "refused"}
@@ -152,6 +154,7 @@ def test_a_run_of_ours_is_scored_by_both_profiles(
     assert not {"16", "21", "22", "128", "129"} & set(strict["results"])
     assert strict["reasons"]["68"] == "output/68.png: no such file; the attempt left none"
     assert (report["profile"], report["n_scored"], report["n_passed"]) == ("strict", 3, 1)
+    assert (report["n_set_apart"], report["n_not_the_models"], report["n_not_scored"]) == (2, 2, 1)
 
     (row,) = [row for row in report["details"]["differences"] if row["task"] == "68"]
     assert row == {
@@ -232,6 +235,7 @@ def command(tmp_path: Path, root: Path) -> list[str]:
         {"index": index, "messages": [{"role": "assistant", "content": "no"}]}
         for index in ("67", "68", "138")
     ]
+    rows[0]["messages"].insert(0, {"role": "system", "content": "You write code."})
     rows.append({"index": "22"})
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     paths = {"--trajectories": tmp_path / "t.jsonl", "--outputs": tmp_path / "output", "--data": root}
@@ -255,11 +259,16 @@ def test_the_json_of_upstreams_form(
     assert found["total"] == len(found["results"]) == sum(g["total"] for g in found["by_group"].values())
     assert found["passed"] == sum(group["passed"] for group in found["by_group"].values())
     assert found["profile"] == profile
+    assert found["prompt"] == "the recording's (sha256 5f8bd9d494d5)"
     assert (found["total"] == N_TASKS) == (profile == "upstream")
 
     assert main([*command, "--profile", profile, "--json", str(tmp_path / "found.json")]) == 0
     assert (tmp_path / "found.json").read_text() == text
-    assert capsys.readouterr().out.startswith(f"{profile}: {found['passed']}/{found['total']} = ")
+    out = capsys.readouterr().out
+    assert out.startswith(
+        f"system prompt: {found['prompt']}\n{profile}: {found['passed']}/{found['total']} = "
+    )
+    assert f"judges {len(found['differences'])} tasks by other rules" in out
 
 
 def no_root(folder: Path, _: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from scoring.pybench_report import (
     differences,
     lines,
     profile_report,
+    tasks_apart,
     wilson_interval,
 )
 from scoring.score import Score, ScoredAttempt
@@ -181,12 +182,29 @@ def test_differences_name_each_task_and_why() -> None:
     found = differences(TASKS, reports)
     assert found == [
         {"task": "3", "reason": "its input was solved", "upstream": "Failed", "strict": "Failed"},
-        {"task": "11", "reason": "cannot pass", "upstream": "Pass", "strict": "apart"},
+        {"task": "11", "reason": "cannot pass", "upstream": "Pass", "strict": "apart (excluded)"},
     ]
     assert list(difference_lines(found, ["upstream", "strict"])) == [
         "judged by different rules: 2 tasks; by different outcomes: 1",
-        "  11: upstream Pass, strict apart: cannot pass",
+        "  11: upstream Pass, strict apart (excluded): cannot pass",
     ]
+
+
+def test_differences_are_those_of_all_epochs() -> None:
+    """What came of a task in several attempts is counted; where none counts, it is said why."""
+    attempts = [attempt("3", True), attempt("3", False, epoch=2)]
+    report = profile_report("strict", attempts, TASKS, n_epochs=2)
+    lost = profile_report("strict", attempts, TASKS, n_epochs=2, failures={("3", 1): "x", ("3", 2): "y"})
+    assert differences(TASKS, {"strict": report})[0]["strict"] == "Pass 1 of 2"
+    assert differences(TASKS, {"strict": lost})[0]["strict"] == "Pass 1 of 2"
+    lost = profile_report("strict", [], TASKS, n_epochs=2, failures={("3", 1): "x", ("3", 2): "y"})
+    assert differences(TASKS, {"strict": lost})[0]["strict"] == "apart (not the model's to lose)"
+
+
+def test_tasks_that_the_rules_set_apart() -> None:
+    """An attempt that was lost by us does not set its task apart."""
+    report = profile_report("strict", ATTEMPTS, TASKS, n_epochs=1, failures={("99", 1): "x"})
+    assert tasks_apart(report) == {"11", "17", "128"}
 
 
 def test_the_report_as_text() -> None:

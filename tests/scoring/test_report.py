@@ -62,10 +62,11 @@ def test_the_table_is_plain_where_nobody_watches() -> None:
 
 def test_the_summary_says_what_counts_and_what_does_not() -> None:
     """Rate, attempts that are counted apart, time and files each have a line."""
-    text = "\n".join(summary_lines(REPORT, Path("runs/demo")))
+    text = "\n".join(summary_lines(replace(REPORT, n_set_apart=3), Path("runs/demo")))
     for part in (
         "pass rate: 66.7 % (2 of 3, standard error 33.3 %)",
         "not the model's to lose: 2 attempts (40.0 % of all), in no mean",
+        "set apart by the benchmark's rules: 3 attempts, in no rate",
         "tokens: 1234, cost 0.5",
         "not scored: 1 attempt that the model cannot answer for, in no mean; by owner: sandbox 1",
         "incomplete: 3 of 7 attempts have no trajectory yet",

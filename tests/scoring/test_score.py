@@ -42,6 +42,21 @@ def attempt(
     return ScoredAttempt(score, category, n_turns, "answer" if passed is not None else "sandbox_error")
 
 
+def test_what_the_rules_set_apart_is_in_no_rate_and_not_lost() -> None:
+    """Passed, failed or not judged: it withholds no headline and is in no category's count."""
+    apart = [
+        replace(attempt(name, passed), is_set_apart=True)
+        for name, passed in (("x", True), ("y", False), ("z", None))
+    ]
+    run = replace(RUN, failures_by_owner={}, max_failed_share=0.0)
+    report = make_report([attempt("w", True), *apart], Scorer("pybench", "1", "strict"), run)
+    assert (report.n_trajectories, report.n_scored, report.n_passed, report.n_set_apart) == (4, 1, 1, 3)
+    assert (report.pass_rate, report.n_not_scored, report.n_not_the_models) == (1.0, 0, 0)
+    assert (report.headline_withheld, report.mean_turns) == (None, 2.0)
+    (row,) = report.by_category
+    assert (row.n_passed, row.n_scored, row.n_not_scored) == (1, 1, 0)
+
+
 def test_what_is_not_the_models_to_lose_is_in_no_mean() -> None:
     """Attempts without a verdict are counted apart, in all and in their category."""
     attempts = [

@@ -35,6 +35,16 @@ def test_what_is_no_run_directory_is_refused(tmp_path: Path) -> None:
         open_run(make_run(tmp_path / "empty", trajectories__jsonl=""))
 
 
+def test_a_recorded_run_is_sent_to_its_command(tmp_path: Path) -> None:
+    """PyBench's own file, or the folder that holds it; a run of ours may hold one beside its own."""
+    file = tmp_path / "trajectory.jsonl"
+    file.write_text("{}\n")
+    for path in (file, tmp_path):
+        with pytest.raises(RunDirError, match=r"trajectory\.jsonl is scored by `python -m scoring pybench`"):
+            open_run(path)
+    assert open_run(make_run(tmp_path / "run", trajectory__jsonl="{}\n")).run_id == "r"
+
+
 @pytest.mark.parametrize(
     ("said", "trusted"), [({}, False), ({"trusted_code": True}, True), ({"trusted_code": "yes"}, False)]
 )
