@@ -43,6 +43,6 @@ def read_mp3s(path: Path, request: dict[str, Any], root: Path) -> dict[str, Any]
 def _mp3(path: Path) -> tuple[float, float | None]:
     from mutagen.mp3 import MP3
 
-    sound: Any = MP3(path)  # type: ignore[no-untyped-call]
+    sound: Any = MP3(path)
     tag = sound.tags.get(GAIN_TAG) if sound.tags else None
     return float(sound.info.length), float(str(tag.text[0]).split()[0]) if tag else None
