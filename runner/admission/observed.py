@@ -22,6 +22,8 @@ class EngineLoad:
 
     n_running: int
     n_waiting: int
+    """For whatever reason."""
+
     kv_usage: float | None
     """0 to 1."""
 
@@ -37,6 +39,14 @@ class EngineLoad:
     n_prefix_queries: int = 0
     n_prefix_hits: int = 0
     """Tokens of prompts looked up in the prefix cache, and found, since the engine started."""
+
+    n_waiting_for_room: int | None = None
+    """Of those that wait, how many do because the engine is full; None where it gives no reasons."""
+
+    @property
+    def n_queued(self) -> int:
+        """How many calls are too many for it now."""
+        return self.n_waiting if self.n_waiting_for_room is None else self.n_waiting_for_room
 
 
 @dataclass(frozen=True, slots=True)

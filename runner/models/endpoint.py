@@ -37,24 +37,23 @@ class Endpoint:
         self, url: str, admission: AdmissionConfig, *, concurrency: int, on_event: OnEvent, name: str = ""
     ) -> None:
         """`name` is for one whose address changes; others are called by theirs."""
-        self.listens_at(url)
         parsed = URL(url)
         self.name = name or f"{parsed.host}:{parsed.port}"
         self._config = admission
         self._on_event = on_event
         self.admission = EndpointAdmission(
-            max_calls=self._max_calls(concurrency),
-            max_trajectories=concurrency,
-            adaptive=admission.mode == "adaptive",
+            admission, max_calls=self._max_calls(concurrency), max_trajectories=concurrency
         )
         self.gate = Gate(self.admission.max_calls)
         self.n_losses = 0
         """How often what listened there was lost, with all calls in flight."""
 
+        self._is_lost = False
         self._calls: set[asyncio.Timeout] = set()
         self.n_calls = 0
         self.n_failed_calls = 0
         self.latency_s: float | None = None
+        self.listens_at(url)
 
     async def post(self, http: aiohttp.ClientSession, body: bytes) -> Answer:
         """Ask for a completion. Raises aiohttp.ClientError, TimeoutError, OSError."""
@@ -77,10 +76,14 @@ class Endpoint:
         self._models_url = parsed / "models"
         self._metrics_url = parsed.with_path("/metrics").with_query(None)
         self._has_metrics: bool | None = None
+        if self._is_lost:
+            self._is_lost = False
+            self._apply(self.admission.restart())
 
     def lose(self) -> None:
         """Let all calls in flight raise TimeoutError now: nobody will answer them."""
         self.n_losses += 1
+        self._is_lost = True
         for call in self._calls:
             if not call.expired():
                 call.reschedule(loop_time())

@@ -23,6 +23,7 @@ def parse_engine_load(text: str) -> EngineLoad | None:
     sums: dict[str, float] = defaultdict(float)
     usage: float | None = None
     max_kv_tokens = 0
+    n_waiting_for_room: int | None = None
     for name, labels, number in _LINE.findall(text):
         try:
             value = float(number)
@@ -33,6 +34,9 @@ def parse_engine_load(text: str) -> EngineLoad | None:
         sums[name] += value
         if name == "vllm:kv_cache_usage_perc":
             usage = max(usage or 0.0, value)
+        elif name == "vllm:num_requests_waiting_by_reason":
+            is_full = dict(_LABEL.findall(labels)).get("reason") == "capacity"
+            n_waiting_for_room = (n_waiting_for_room or 0) + int(value) * is_full
         elif name == "vllm:cache_config_info":
             max_kv_tokens += _kv_tokens(labels)
     if "vllm:num_requests_running" not in sums:
@@ -46,6 +50,7 @@ def parse_engine_load(text: str) -> EngineLoad | None:
         max_kv_tokens=max_kv_tokens or None,
         n_prefix_queries=int(sums["vllm:prefix_cache_queries_total"]),
         n_prefix_hits=int(sums["vllm:prefix_cache_hits_total"]),
+        n_waiting_for_room=n_waiting_for_room,
     )
 
 

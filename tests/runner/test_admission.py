@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from runner.admission import Adaptation, EndpointAdmission, EngineLoad, HostPressure, SandboxAdmission
+from runner.config import AdmissionConfig
 
 CALM = EngineLoad(
     n_running=1, n_waiting=0, kv_usage=0.1, n_preemptions=0, n_generated_tokens=0, max_kv_tokens=None
@@ -47,7 +49,7 @@ class Engine:
 
 
 def adaptive(max_calls: int = 256, max_trajectories: int = 256) -> EndpointAdmission:
-    return EndpointAdmission(max_calls=max_calls, max_trajectories=max_trajectories, adaptive=True)
+    return EndpointAdmission(AdmissionConfig(), max_calls=max_calls, max_trajectories=max_trajectories)
 
 
 @pytest.mark.parametrize(("bound", "within_s"), [(256, 2.0), (1024, 3.0)])
@@ -97,7 +99,7 @@ def test_few_callers_change_nothing() -> None:
 
 def test_fixed_is_fixed() -> None:
     """Not adaptive, the caps are what the user says, whatever comes."""
-    admission = EndpointAdmission(max_calls=8, max_trajectories=64, adaptive=False)
+    admission = EndpointAdmission(AdmissionConfig(mode="fixed"), max_calls=8, max_trajectories=64)
     Engine(slots=100, call_s=0.1, refuses_above=4).run(admission, 10)
     admission.on_load(
         1.0, replace(CALM, kv_usage=0.99), n_calls_in_flight=8, n_calls_waiting=9, n_trajectories=64
@@ -170,7 +172,8 @@ LOADS = st.builds(
     EngineLoad,
     n_running=st.integers(0, 500), n_waiting=st.integers(0, 500),
     kv_usage=st.none() | st.floats(0, 1), n_preemptions=st.integers(0, 100),
-    n_generated_tokens=st.just(0), max_kv_tokens=st.none() | st.integers(1, 10**7),
+    n_generated_tokens=st.integers(0, 3), max_kv_tokens=st.none() | st.integers(1, 10**7),
+    n_waiting_for_room=st.none() | st.integers(0, 500),
 )  # fmt: skip
 
 
@@ -182,7 +185,9 @@ def test_caps_stay_between_one_and_the_bound(data: st.DataObject, bound: int) ->
     for _ in range(data.draw(st.integers(0, 60))):
         now += data.draw(st.floats(0, 20))
         n = data.draw(st.integers(0, 400))
-        match data.draw(st.sampled_from(["call", "refusal", "load"])):
+        match data.draw(st.sampled_from(["call", "refusal", "load", "load", "restart"])):
+            case "restart":
+                admission.restart()
             case "call":
                 admission.on_call(
                     now, latency_s=data.draw(st.floats(0, 50)), n_completion_tokens=n, n_in_flight=n
@@ -195,6 +200,101 @@ def test_caps_stay_between_one_and_the_bound(data: st.DataObject, bound: int) ->
                 )
         assert 1 <= admission.max_calls <= bound
         assert 1 <= admission.max_trajectories <= bound
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(LOADS, min_size=1, max_size=20), st.integers(1, 400), st.floats(0.001, 5))
+def test_nothing_grows_when_polls_stop(loads: list[EngineLoad], n_in_flight: int, latency_s: float) -> None:
+    """An engine whose metrics were read and are not any more is not felt out by its answers."""
+    admission, now = adaptive(), 0.0
+    for load in loads:
+        now += 2.0
+        on_load(admission, now, load, n_in_flight)
+    calls, trajectories = admission.max_calls, admission.max_trajectories
+    for number in range(2000):
+        now += 0.05
+        admission.on_call(now, latency_s=latency_s, n_completion_tokens=9, n_in_flight=n_in_flight)
+        if number % 500 == 499:
+            admission.on_refusal(now, status=503, n_in_flight=n_in_flight)
+        assert admission.max_calls <= calls
+        assert admission.max_trajectories <= trajectories
+
+
+def test_engine_that_makes_no_token_is_given_less() -> None:
+    """After `stall_s`, and again after as long; one that has nothing to do makes none, and that is well."""
+    admission = adaptive()
+    stalled = replace(CALM, n_running=40, n_generated_tokens=7, kv_usage=0.65)
+    on_load(admission, 0.0, stalled)
+    assert on_load(admission, 28.0, stalled) == []
+    calls, trajectories = on_load(admission, 30.0, stalled, 100)
+    assert (calls.what, calls.before, calls.after) == ("calls", 16, 12)
+    assert (trajectories.what, trajectories.before, trajectories.after) == ("trajectories", 256, 80)
+    assert "no token for 30 s with 40 calls" in calls.reason
+    assert on_load(admission, 58.0, stalled) == []
+    assert on_load(admission, 60.0, stalled, 100)[1].after == 64
+    assert on_load(admission, 89.0, replace(stalled, n_generated_tokens=8)) == []
+    assert on_load(admission, 100.0, replace(stalled, n_generated_tokens=8)) == []
+    idle = replace(stalled, n_running=0)
+    assert [on_load(admission, 101.0 + 10 * poll, idle) for poll in range(20)] == [[]] * 20
+
+
+def test_only_calls_that_want_room_are_a_queue() -> None:
+    """Those that wait for something else, such as a grammar, do not keep an engine from being given more."""
+    admission = adaptive()
+    deferred = replace(CALM, n_waiting=40, n_waiting_for_room=0)
+    on_load(admission, 0.0, deferred)
+    (grown,) = on_load(admission, 2.0, deferred, 300)
+    assert (grown.what, grown.after) == ("calls", 32)
+    full = replace(CALM, n_running=16, n_waiting=40, n_waiting_for_room=12)
+    changes = [on_load(admission, 6.0 + 2 * poll, full) for poll in range(3)]
+    assert changes[:2] == [[], []]
+    assert changes[2][0].after == 22
+    assert "12 calls queue in the engine beside 16 running" in changes[2][0].reason
+
+
+def test_counters_that_fall_are_a_new_beginning() -> None:
+    """What an engine counts after it was started again is new, and what it had counted before is not."""
+    admission = adaptive()
+    on_load(admission, 0.0, replace(CALM, n_preemptions=100, kv_usage=0.7))
+    assert on_load(admission, 20.0, replace(CALM, n_preemptions=0, kv_usage=0.7)) == []
+    (cut,) = on_load(admission, 22.0, replace(CALM, n_preemptions=3, kv_usage=0.7))
+    assert (cut.after, cut.reason) == (160, "3 preemptions")
+    (cut,) = on_load(admission, 24.0, replace(CALM, n_preemptions=2, kv_usage=0.7))
+    assert cut.reason == "2 preemptions"
+
+
+def test_engine_that_was_started_again_begins_again() -> None:
+    """What was learnt of the one that is gone does not bind the new one, and is not compared with it."""
+    admission = adaptive()
+    on_load(admission, 0.0, replace(CALM, n_preemptions=9))
+    on_load(admission, 20.0, replace(CALM, kv_usage=0.95), 20)
+    for number in range(20):
+        admission.on_refusal(30.0 + number, status=503, n_in_flight=16)
+    assert (admission.max_calls, admission.max_trajectories) == (1, 14)
+    changes = admission.restart()
+    assert {change.reason for change in changes} == {"the engine was started again"}
+    assert (admission.max_calls, admission.max_trajectories) == (16, 256)
+    assert on_load(admission, 60.0, replace(CALM, max_kv_tokens=800_000))[0].after == 97
+    assert admission.restart()[-1].after == 256
+    assert admission.restart() == []
+
+
+def test_thresholds_are_the_configs() -> None:
+    """Each of them."""
+    config = AdmissionConfig(kv_grow=0.2, kv_target=0.3, kv_soft=0.4, kv_hard=0.5)
+    admission = EndpointAdmission(config, max_calls=256, max_trajectories=256)
+    on_load(admission, 0.0, CALM)
+    assert on_load(admission, 2.0, replace(CALM, kv_usage=0.25)) == []
+    assert on_load(admission, 4.0, replace(CALM, kv_usage=0.19))[0].what == "calls"
+    assert on_load(admission, 6.0, replace(CALM, kv_usage=0.45), 90)[0].after == 60
+    assert on_load(admission, 12.0, replace(CALM, kv_usage=0.45), 60) == []
+    assert on_load(admission, 14.0, replace(CALM, kv_usage=0.6), 60)[0].after == 30
+
+
+def test_thresholds_must_be_in_order() -> None:
+    """A target above the trim would trim without end."""
+    with pytest.raises(ValidationError, match=r"must not fall in this order, and are 0.6, 0.85, 0.8, 0.9"):
+        AdmissionConfig(kv_target=0.85)
 
 
 NO_PRESSURE = HostPressure(available_memory_share=0.5, memory_stalled_share=0.0, runnable_per_core=1.0)

@@ -34,7 +34,7 @@ def test_page_is_read() -> None:
     """Counts are summed over engines, of the cache's use the highest counts."""
     assert parse_engine_load(PAGE) == EngineLoad(
         n_running=15, n_waiting=4, kv_usage=0.75, n_preemptions=3, n_generated_tokens=1_500_000,
-        max_kv_tokens=32_000, n_prefix_queries=1000, n_prefix_hits=700,
+        max_kv_tokens=32_000, n_prefix_queries=1000, n_prefix_hits=700, n_waiting_for_room=4,
     )  # fmt: skip
 
 

@@ -198,3 +198,28 @@ async def test_a_client_needs_an_engine_to_start() -> None:
     with pytest.raises(ModelUnavailable, match="no engine is ready"):
         await model.start()
     await model.close()
+
+
+async def test_what_was_learnt_of_an_engine_goes_with_it() -> None:
+    """One that refused everything before it was lost is given calls again, and the log says so."""
+    a = Engine(0)
+    seen: list[tuple[str, dict[str, Any]]] = []
+    config = ModelConfig.model_validate({"client": "vllm:x"})
+    model = OpenAIClient(
+        [], config, admission=ADMISSION, concurrency=64, on_event=lambda *event: seen.append(event)
+    )
+    async with a.server:
+        model.set_endpoints([a.row()])
+        await model.start()
+        loop = asyncio.get_running_loop()
+        for _ in range(20):
+            model._endpoints[0].on_refusal(loop.time(), 503)
+        assert model.endpoints()[0].max_calls < 16
+        model.set_endpoints([a.row("lost")])
+        assert model.endpoints()[0].max_calls < 16
+        a.epoch = 2
+        model.set_endpoints([a.row()])
+        assert model.endpoints()[0].max_calls == 16
+        assert seen[-1][0] == "adapted"
+        assert seen[-1][1]["reason"] == "the engine was started again"
+        await model.close()
