@@ -6,8 +6,11 @@ ends, or the owner does by whatever signal (the owner's end of stdin closes), or
 of it is killed, by pid and start time.
 
 Run by path under `python -I -S`, it imports nothing of ours and is up in some 20 ms. It ignores signals that
-a terminal or `ray job stop` sends to everybody: the owner decides. What it says is one JSON object a line on
-stdout: `{"pid": ...}` of the engine, then `{"status": ..., "n_killed": ...}` when nothing is left of it.
+a terminal or `ray job stop` sends to everybody: the owner decides. Without --own-group the engine is in the
+owner's process group, which Ray kills with an actor, and the keeper steps aside: it is in no group and no
+child of anybody that Ray kills, so that what Ray does not find is still swept. What it says is one JSON
+object a line on stdout: `{"pid": ...}` of the engine, then `{"status": ..., "n_killed": ...}` when nothing is
+left of it.
 """
 
 from __future__ import annotations
@@ -33,14 +36,16 @@ SWEEP_S = 30.0
 
 def main(arguments: list[str]) -> int:
     """Run `keeper.py [--own-group] OWNER_PID COMMAND...`; return 0 once nothing of the engine is left."""
-    if arguments[0] == "--own-group":
-        os.setpgid(0, 0)
-        arguments = arguments[1:]
-    owner = int(arguments[0])
+    has_own_group = arguments[0] == "--own-group"
+    owner, command = int(arguments[has_own_group]), arguments[has_own_group + 1 :]
+    group = 0 if has_own_group else os.getpgid(0)
+    if not has_own_group and os.fork():
+        os._exit(0)  # a worker of Ray kills its children when it ends, but not those of others
+    os.setpgid(0, 0)
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    engine = start(arguments[1:])
+    engine = start(command, group or os.getpgid(0))
     say(pid=engine)
     watch(owner, engine)
     status = reap(engine)
@@ -49,13 +54,14 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def start(command: list[str]) -> int:
-    """Fork and execute the engine; return its pid. It dies with the keeper."""
+def start(command: list[str], group: int) -> int:
+    """Fork and execute the engine in a process group; return its pid. It dies with the keeper."""
     keeper = os.getpid()
     pid = os.fork()
     if pid:
         return pid
     try:
+        os.setpgid(0, group)
         for number in IGNORED:
             signal.signal(number, signal.SIG_DFL)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -87,8 +87,7 @@ class EngineProcess:
             await process.stdin.drain()
         await asyncio.wait([listener], timeout=grace_s + keeper.SWEEP_S + STOP_MARGIN_S)
         if not listener.done():
-            with suppress(ProcessLookupError):
-                process.kill()
+            await asyncio.to_thread(sweep_marked, self._mark)  # the keeper as well
             await asyncio.wait([listener])
         self._keeper = self._listener = None
         self._release_port()
