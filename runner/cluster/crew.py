@@ -45,6 +45,7 @@ class Crew:
         self._members: dict[str, Member] = {}
         """By node."""
 
+        self._opening: set[str] = set()
         self._n_failed: Counter[str] = Counter()
         self._n_made = 0
         self._first: Mapping[str, Any] | None = None
@@ -74,16 +75,25 @@ class Crew:
             )
 
     async def hire(self) -> list[Member]:
-        """Open workers on nodes that have none, as many as are wanted; return the new ones. Never raises."""
+        """Open workers on nodes that have none, as many as are wanted; return the new ones. Never raises.
+
+        May be called again meanwhile: a node may take long to say that it is dead.
+        """
         try:
             nodes = await self._fleet.nodes()
         except ClusterError as error:
             self.last_error = error
             return []
-        free = [n for n in nodes if n not in self._members and self._n_failed[n] < MAX_FAILED_STARTS]
+        taken = self._members.keys() | self._opening
+        free = [n for n in nodes if n not in taken and self._n_failed[n] < MAX_FAILED_STARTS]
         if self._max_workers is not None:
-            free = free[: max(0, self._max_workers - len(self._members))]
-        return [member for member in await asyncio.gather(*map(self._hire, free)) if member is not None]
+            free = free[: max(0, self._max_workers - len(taken))]
+        self._opening.update(free)
+        try:
+            members = await asyncio.gather(*map(self._hire, free))
+        finally:
+            self._opening.difference_update(free)
+        return [member for member in members if member is not None]
 
     def failed(self, node: str, error: Exception) -> None:
         """Count a worker that could not begin on a node."""

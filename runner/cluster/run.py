@@ -99,6 +99,7 @@ class ClusterRun:
             resumes_turns=settings.resumes_turns,
         )
         self._serving: set[asyncio.Task[None]] = set()
+        self._hiring: set[asyncio.Task[None]] = set()
         self._drain_asked = asyncio.Event()
         self._hurry_asked = asyncio.Event()
         self._is_ending = asyncio.Event()
@@ -126,7 +127,7 @@ class ClusterRun:
                 await self._is_ending.wait()
                 while self._serving:
                     await asyncio.wait(self._serving)
-                for task in tasks:
+                for task in [*tasks, *self._hiring]:
                     task.cancel()
         finally:
             self._desk.close()
@@ -331,8 +332,13 @@ class ClusterRun:
         while not self._is_ending.is_set():
             await asyncio.sleep(HIRE_INTERVAL_S)
             if not self._desk.all_taken or self._coordinator.has_queued or not len(self._hands):
-                for member in await self._crew.hire():
-                    self._join(member)
+                task = self._group.create_task(self._hire_now())
+                self._hiring.add(task)
+                task.add_done_callback(self._hiring.discard)
+
+    async def _hire_now(self) -> None:
+        for member in await self._crew.hire():
+            self._join(member)
 
     async def _drain(self) -> None:
         await self._drain_asked.wait()
