@@ -323,6 +323,9 @@ class TaskChecks(BaseModel):
 
     needs_internet: bool = False
 
+    is_solved_at_head: bool = False
+    """Whether its input at head is what upstream's own agent made of it: copying that is no solution."""
+
     def check(self, profile: Profile) -> UpstreamCheck | AnyCheck | AllOf | AnyOf | None:
         """Return the check of a profile; None when that leaves the task out."""
         if profile == "upstream":

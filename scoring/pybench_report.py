@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from bench_data.sample import Sample
 from scoring.pybench_checks import Profile, TaskChecks
@@ -15,6 +15,7 @@ from scoring.score import Score, ScoredAttempt, mean
 PASS, FAILED = "Pass", "Failed"
 """Upstream's words."""
 
+SOLVED = "its input at head is solved already; data.version=pristine has it as it was"
 NOT_THE_MODELS = "not the model's to lose"
 
 Attempt = tuple[str, int]
@@ -45,6 +46,9 @@ class Tasks:
     missing_inputs: Mapping[str, str]
     """Tasks whose inputs are not all there, and which."""
 
+    data_version: Literal["head", "pristine"] = "pristine"
+    """Of the inputs that the run had."""
+
     def group(self, index: str) -> str:
         """Return the paper's group of a task."""
         return self.samples[index].category if index in self.samples else ""
@@ -53,6 +57,13 @@ class Tasks:
         """Return upstream's category of a task, less its package hints."""
         row = self.samples[index].metadata if index in self.samples else {}
         return str(row.get("category1", "")).split("\n")[0].strip()
+
+    @property
+    def solved_already(self) -> set[str]:
+        """Tasks that a copy of their input solves."""
+        if self.data_version == "pristine":
+            return set()
+        return {index for index, task in self.checks.items() if task.is_solved_at_head}
 
     @property
     def needs_internet(self) -> set[str]:
@@ -147,6 +158,7 @@ def _tasks_apart(profile: Profile, tasks: Tasks) -> dict[str, dict[str, str]]:
     apart: dict[str, dict[str, str]] = {
         "missing inputs": dict(tasks.missing_inputs),
         "needs the internet": dict.fromkeys(sorted(tasks.needs_internet, key=int), "its data is online"),
+        "solved in its input": dict.fromkeys(sorted(tasks.solved_already, key=int), SOLVED),
     }
     if profile == "strict":
         apart["excluded"] = {index: t.excluded for index, t in tasks.checks.items() if t.excluded}

@@ -28,9 +28,6 @@ from scoring.pybench_checks import Profile, load_checks
 from scoring.pybench_report import ProfileReport, Tasks, as_json, differences, lines, profile_report
 from scoring.store import check_target, write_atomically
 
-DATA_VERSION = {"upstream": "head", "strict": "pristine"}
-"""Which form of the inputs a profile compares with, unless the user says another."""
-
 READERS_NEED = {
     "cv2": "opencv-python-headless",
     "fitz": "pymupdf",
@@ -49,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
         prompt = recorded_prompt(read_recorded(arguments.trajectories))
         report, tasks = _score(arguments)
         found = differences(tasks, {report.profile: report})
-        content = _json(report, prompt, found)
+        content = _json(report, prompt, arguments.data_version, found)
         if arguments.json == "-":
             sys.stdout.write(content.decode())
             return 0
@@ -82,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data-version",
         choices=["head", "pristine"],
-        help="the inputs to compare with (default: head for upstream, pristine for strict)",
+        default="head",
+        help="the inputs that the run had, which its outputs are compared with (default: head, as upstream "
+        "runs have; strict then sets the tasks apart that are solved in them)",
     )
     parser.add_argument("--json", metavar="FILE", help="write the numbers to FILE; - for standard output")
     parser.add_argument(
@@ -107,13 +106,13 @@ def load_tasks(options: DataOptions) -> Tasks:
         samples={sample.id: sample for sample, _ in found},
         checks=load_checks(),
         missing_inputs={sample.id: problem for sample, problem in found if problem},
+        data_version=options.version,
     )
 
 
 def _score(arguments: argparse.Namespace) -> tuple[ProfileReport, Tasks]:
     profile: Profile = arguments.profile
-    version = arguments.data_version or DATA_VERSION[profile]
-    tasks = load_tasks(DataOptions(root=arguments.data, version=version))
+    tasks = load_tasks(DataOptions(root=arguments.data, version=arguments.data_version))
     folder = artifacts_in(arguments.outputs, "output")
     inputs = all_inputs(tasks.samples.values())
     scorer = PyBenchScorer(profile, tasks.checks, inputs, {1: folder}, own_files=False)
@@ -138,7 +137,7 @@ def recorded_prompt(rows: Iterable[Mapping[str, Any]]) -> str:
     return f"the recording's (sha256 {', '.join(digests)})" if digests else "none in the recording"
 
 
-def _json(report: ProfileReport, prompt: str, found: list[dict[str, Any]]) -> bytes:
+def _json(report: ProfileReport, prompt: str, data_version: str, found: list[dict[str, Any]]) -> bytes:
     content: dict[str, Any] = {"scorer": NAME, "scorer_version": VERSION, "prompt": prompt}
-    content |= {**as_json(report), "differences": found}
+    content |= {"data_version": data_version, **as_json(report), "differences": found}
     return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)

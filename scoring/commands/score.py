@@ -184,6 +184,7 @@ async def _pybench(run: Run, pool: SandboxPool) -> Result:
     }
     details = {
         "prompt": run.prompt,
+        "data_version": run.data.version,
         "profiles": {profile: as_json(report) for profile, report in reports.items()},
         "differences": differences(tasks, reports),
     }

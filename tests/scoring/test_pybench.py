@@ -143,11 +143,13 @@ def test_a_run_of_ours_is_scored_by_both_profiles(
     assert [passed["strict", index] for index in ("67", "68", "138", "22")] == [True, False, False, None]
 
     report = json.loads((run_dir / "report.json").read_text())
+    assert report["details"]["data_version"] == "head"
     upstream, strict = (report["details"]["profiles"][name] for name in ("upstream", "strict"))
     assert (upstream["passed"], upstream["total"], len(upstream["results"])) == (3, N_TASKS, N_TASKS)
     n_excluded = sum(task.excluded is not None for task in load_checks().values())
-    # Beside what is excluded: 21 has no input, 128 and 129 need the internet, 16 and 22 were lost by us.
-    assert strict["total"] == N_TASKS - n_excluded - 5
+    # Beside what is excluded: 21 has no input, 128 and 129 need the internet, 16 and 22 were lost by us, and
+    # the inputs at head of six solve their tasks.
+    assert strict["total"] == N_TASKS - n_excluded - 5 - 6
     lost = {"22": "ended by sandbox_error: no memory", "16": "ended by engine_error: refused"}
     assert upstream["apart"]["not the model's to lose"] == strict["apart"]["not the model's to lose"] == lost
     assert upstream["results"]["22"] == upstream["results"]["16"] == "Failed"
@@ -259,6 +261,7 @@ def test_the_json_of_upstreams_form(
     assert found["total"] == len(found["results"]) == sum(g["total"] for g in found["by_group"].values())
     assert found["passed"] == sum(group["passed"] for group in found["by_group"].values())
     assert found["profile"] == profile
+    assert found["data_version"] == "head"
     assert found["prompt"] == "the recording's (sha256 5f8bd9d494d5)"
     assert (found["total"] == N_TASKS) == (profile == "upstream")
 
@@ -269,6 +272,7 @@ def test_the_json_of_upstreams_form(
         f"system prompt: {found['prompt']}\n{profile}: {found['passed']}/{found['total']} = "
     )
     assert f"judges {len(found['differences'])} tasks by other rules" in out
+    assert "  solved in its input: 2, 3, 4, 8, 10, 79 (0 of 0 passed)" in out
 
 
 def no_root(folder: Path, _: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,7 @@ def test_strict_counts_what_can_be_lost() -> None:
     assert report.apart == {
         "missing inputs": {"17": "./data/horror.csv is missing"},
         "needs the internet": {"128": "its data is online"},
+        "solved in its input": {},
         "excluded": {"11": "cannot pass"},
         "not the model's to lose": {},
     }
@@ -115,9 +116,24 @@ def test_strict_counts_what_can_be_lost() -> None:
     assert passed == {
         "missing inputs": (0, 1),
         "needs the internet": (0, 1),
+        "solved in its input": (0, 0),
         "excluded": (1, 1),
         "not the model's to lose": (0, 0),
     }
+
+
+def test_strict_counts_no_task_that_its_input_solves() -> None:
+    """At head a copy of the input passes: upstream counts it, strict does not; the originals are fair."""
+    checks = CHECKS | {"2": TaskChecks(upstream=PASSES, is_solved_at_head=True)}
+    at_head = Tasks(TASKS.samples, checks, {}, data_version="head")
+    upstream, strict = (profile_report(p, ATTEMPTS, at_head, n_epochs=1) for p in ("upstream", "strict"))
+    assert upstream.results["2"] == "Pass"
+    assert "2" not in strict.results
+    assert (strict.passed, strict.total) == (0, 2)
+    assert list(strict.apart["solved in its input"]) == list(upstream.apart["solved in its input"]) == ["2"]
+    assert strict.apart_passed["solved in its input"].passed == 1
+    fair = profile_report("strict", ATTEMPTS, Tasks(TASKS.samples, checks, {}), n_epochs=1)
+    assert fair.results["2"] == "Pass"
 
 
 def test_groups_add_up() -> None:
