@@ -154,8 +154,11 @@ class Coordinator:
 
     def lose(self, worker: str) -> Loss:
         """A worker is lost: nobody knows why. What it held is queued again, or given up."""
-        owned = self._workers.pop(worker, _Worker(0)).owned
-        running = {attempt for attempt, has_begun in owned.items() if has_begun} or set(owned)
+        lost = self._workers.pop(worker, _Worker(0))
+        owned = lost.owned
+        # That one has begun may not have been heard any more: the first ones may have, too.
+        running = {attempt for attempt, has_begun in owned.items() if has_begun}
+        running.update(list(owned)[: max(1, lost.concurrency)])
         blames = self._n_lone_losses if len(running) == 1 else self._n_shared_losses
         blames.update(running)
         given_up = [a for a in owned if self._n_lone_losses[a] >= MAX_LONE_LOSSES]

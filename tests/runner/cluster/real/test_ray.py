@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -18,6 +19,8 @@ from tests.runner.cluster.real.clusters import cluster, copy_of_ours, environmen
 
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(240)]
+
+logger = logging.getLogger(__name__)
 
 N_SAMPLES = 43
 
@@ -73,7 +76,7 @@ def test_one_of_three_nodes_is_lost(tmp_path: Path) -> None:
     events = list(read_events(run_dir))
     assert len([event for event in events if event["event"] == "worker_joined"]) == 3
     (lost,) = [event for event in events if event["event"] == "worker_lost"]
-    print(f"node loss to requeue: {lost['at'] - lost_at:.2f} s, {lost['n_requeued']} attempts")
+    logger.info("node loss to requeue: %.2f s, %d attempts", lost["at"] - lost_at, lost["n_requeued"])
     assert lost["at"] - lost_at <= 5
     assert 0 < lost["n_requeued"] <= 6
 
@@ -174,7 +177,11 @@ def test_job_submit_stop_and_again(tmp_path: Path) -> None:
 
         command = ["python", "-m", "runner", "--cluster", "ray", "--concurrency", "4", "--epochs", "4"]
         submit = ["submit", "--working-dir", str(code)]
+        wait_until(lambda: job("list").returncode == 0, 60)
         refused = job(*submit, "--", *command, "--run-dir", "here")
+        while "No available agent" in refused.stderr:  # they take longer than the list
+            time.sleep(1)
+            refused = job(*submit, "--", *command, "--run-dir", "here")
         assert "--run-dir here is relative" in refused.stdout
 
         command += ["--run-dir", str(run_dir)]
