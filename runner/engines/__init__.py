@@ -51,7 +51,7 @@ def plan_engines(config: RunConfig) -> EnginePlan | RayPlan:
         ConfigError: says what is not there or does not go together, and what to do.
     """
     engines = config.engines
-    if engines.kind == "ray":
+    if engines.kind == "ray" or (engines.kind == "auto" and config.cluster.kind == "ray"):
         return plan_on_ray(config)
     model = config.model.client.partition(":")[2]
     check_linux()

@@ -41,7 +41,7 @@ def plan_on_ray(config: RunConfig) -> RayPlan:
     Raises:
         ConfigError: the cluster, the model or the config do not do, and what to do.
     """
-    is_own = connect()
+    is_own = connect(config.cluster.address)
     engines = config.engines
     nodes = alive_nodes()
     facts = check_on(_likely(nodes), config)
