@@ -115,6 +115,9 @@ class FakeCore:
         self.cache = PrefixCache(options.block_size, options.num_gpu_blocks_override)
         self.counts: Counter[str] = Counter()
         self.n_running = self.n_waiting = 0
+        self.n_running_tokens = 0
+        """Of the prompts that replies are being made to: what of the KV cache is in use."""
+
         self.hangs = False
         self.dead = asyncio.Event()
         self._seats = asyncio.Semaphore(options.max_num_seqs)
@@ -127,10 +130,12 @@ class FakeCore:
             async with self._seats:
                 self.n_waiting -= 1
                 self.n_running += 1
+                self.n_running_tokens += len(ids)
                 try:
                     return await self._decode(ids, body, n_max)
                 finally:
                     self.n_running -= 1
+                    self.n_running_tokens -= len(ids)
                     self.n_waiting += 1
         finally:
             self.n_waiting -= 1
@@ -203,7 +208,7 @@ class FakeCore:
         values = {
             "num_requests_running": self.n_running,
             "num_requests_waiting": self.n_waiting,
-            "kv_cache_usage_perc": min(1.0, self.n_running / self.options.max_num_seqs),
+            "kv_cache_usage_perc": min(1.0, self.n_running_tokens / (cache.block_size * cache.max_blocks)),
             "num_preemptions_total": 0,
             "prefix_cache_queries_total": cache.n_queries,
             "prefix_cache_hits_total": cache.n_hits,
