@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from tests.fake_engine import COMMAND, ENVIRONMENT, write_model
 from tests.processes import ROOT, processes_below, wait_until_gone
 
 pytestmark = [
@@ -76,3 +81,71 @@ def test_an_address_where_no_ray_is(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert done.returncode == 2
     assert "Ray address 127.0.0.1:1: nothing answers there" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("cluster", ["none", "ray"])
+def test_a_run_survives_the_death_of_an_actor(tmp_path: Path, cluster: str) -> None:
+    """With its sandboxes here, or on the cluster's workers: every attempt once, none failed by the loss."""
+    run_dir = tmp_path / "run"
+    events = run_dir / "events.log"
+    with started_run(tmp_path, run_dir, cluster) as run:
+        wait_until(lambda: run.poll() is not None or has_turns(events, run_dir))
+        os.kill(actor_below(tmp_path), signal.SIGKILL)
+        output, _ = run.communicate(timeout=100)
+    assert run.returncode == 0, output
+    lines = (run_dir / "trajectories.jsonl").read_text().splitlines()
+    attempts = [json.loads(line)["attempt"] for line in lines]
+    assert (
+        len(set(attempts)) == len(attempts) == int(output.split(" trajectories finished")[0].split()[-1]) > 20
+    )
+    told = [json.loads(line)["event"] for line in events.read_text().splitlines()]
+    assert told.count("engine_lost") == 1
+    assert told.count("engine_ready") >= 2
+    assert not wait_until_gone(tmp_path)
+
+
+@contextmanager
+def started_run(folder: Path, run_dir: Path, cluster: str) -> Iterator[subprocess.Popen[str]]:
+    """Run the quickstart on two fake engines on a Ray of its own, which are known by the folder."""
+    settings = {
+        "model": f"vllm:{write_model(folder / 'model')}", "cluster": {"kind": cluster}, "concurrency": 8,
+        "limits": {"max_turns": 4}, "run_dir": str(run_dir), "progress": "plain",
+        "engines": {
+            "kind": "ray", "replicas": 2, "gpus_per_replica": 0, "cpus_per_replica": 0, "served_name": "m",
+            "command": COMMAND, "env": {**ENVIRONMENT, "FOLDER": str(folder)}, "args": {"token_s": 0.02},
+        },
+    }  # fmt: skip
+    (folder / "config.yaml").write_text(json.dumps(settings))
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    run = subprocess.Popen(
+        [sys.executable, "-m", "runner", "--config", str(folder / "config.yaml")],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    try:
+        yield run
+    finally:
+        run.kill()
+        run.communicate()
+
+
+def has_turns(events: Path, run_dir: Path) -> bool:
+    """Whether a run has trajectories in the middle."""
+    return events.is_file() and "run_started" in events.read_text() and any((run_dir / "inflight").iterdir())
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for what another process does."""
+    deadline = time.monotonic() + 60.0
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert condition()
+
+
+def actor_below(folder: Path) -> int:
+    """Return the actor of one of a folder's engines: whom its keeper works for."""
+    for pid in processes_below(folder):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if len(words) > 4 and words[3].endswith(b"keeper.py"):
+            return int(words[4])
+    raise AssertionError("no keeper runs")
