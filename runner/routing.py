@@ -22,7 +22,8 @@ MAX_PROBE_S = 30.0
 
 MAX_OVER_SHARE = 1.5
 SLACK_TRAJECTORIES = 4
-"""An endpoint is overloaded with more than so many times its share of the trajectories, or so many more."""
+"""An endpoint is overloaded with more than so many times its share of the trajectories, and so many more than
+that; and with more than it bears."""
 
 MAX_HOMES = 4096
 """Samples for which it is remembered where an epoch began; by then their prompts have left most caches."""
@@ -185,7 +186,8 @@ class Router:
         capacities = {taker: max(1, self._capacity_of(taker)) for taker in takers}
         n_pinned = 1 + sum(self._endpoints[taker].n_pinned for taker in takers)
         share = n_pinned * capacities[index] / sum(capacities.values())
-        return 1 + self._endpoints[index].n_pinned > max(MAX_OVER_SHARE * share, share + SLACK_TRAJECTORIES)
+        most = min(capacities[index], max(MAX_OVER_SHARE * share, share + SLACK_TRAJECTORIES))
+        return 1 + self._endpoints[index].n_pinned > most
 
     def _pin(self, attempt: str, index: int) -> None:
         self.forget(attempt)

@@ -224,7 +224,7 @@ def test_no_endpoint_is_overloaded_for_a_sample(
         index = r.pick(name)
         live.add(name)
         share = len(live) * capacities[index] / sum(capacities)
-        fair = max(MAX_OVER_SHARE * share, share + SLACK_TRAJECTORIES)
+        fair = min(capacities[index], max(MAX_OVER_SHARE * share, share + SLACK_TRAJECTORIES))
         assert r.n_pinned(index) <= fair or loads[index] == min(loads)
 
 
