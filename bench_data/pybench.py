@@ -169,7 +169,7 @@ def _find_inputs(
             if first is None:
                 problems.append(
                     f"the first version of {name} is neither in data_pristine/ nor in the git history of "
-                    f"data.root (git fetch --unshallow brings it; data.version=head runs with what is there)"
+                    f"data.root ({_remedy(root)}; data.version=head runs with what is there)"
                 )
             else:
                 files.append(SampleFile(name, first))
@@ -200,9 +200,25 @@ def git_blob_id(content: bytes) -> str:
 def _git_blob(root: Path, blob: str) -> bytes | None:
     """Return the content of a blob of a checkout's history, or None when it is not there."""
     try:
-        shown = subprocess.run(
-            ["git", "-C", str(root), "cat-file", "blob", blob], capture_output=True, timeout=60, check=True
-        )
+        shown = _git(root, "cat-file", "blob", blob)
     except (OSError, subprocess.SubprocessError):
         return None
     return shown.stdout
+
+
+@cache
+def _remedy(root: Path) -> str:
+    """Return what brings a blob that a checkout's history lacks, or why git shows none of it."""
+    if not (root / ".git").exists():
+        return "a git clone of PyBench has it"
+    try:
+        is_shallow = _git(root, "rev-parse", "--is-shallow-repository").stdout.strip() == b"true"
+    except subprocess.CalledProcessError as error:
+        return f"git cannot read it: {error.stderr.decode(errors='replace').strip().partition(chr(10))[0]}"
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"git cannot be run: {error}"
+    return "git fetch --unshallow brings it" if is_shallow else "a full clone of PyBench has it"
+
+
+def _git(root: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(["git", "-C", str(root), *words], capture_output=True, timeout=60, check=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from bench_data import Sample, Samples
+from bench_data import Sample, Samples, SkippedSample
 from runner.config import RunConfig
 from runner.errors import ConfigError
 from runner.records import attempt_id
@@ -28,14 +28,22 @@ class Attempt:
         return attempt_id(self.sample.id, self.epoch)
 
 
-def select_samples(samples: Samples, config: RunConfig) -> Samples:
-    """Return the samples of a run in its order. Raises ConfigError when there is none."""
+def select_samples(samples: Samples, config: RunConfig, skipped: Sequence[SkippedSample] = ()) -> Samples:
+    """Return the samples of a run in its order.
+
+    Raises:
+        ConfigError: there is none; says so where those that are meant are `skipped`, and why the first is.
+    """
     ids = samples.ids
     chosen = [n for n, name in enumerate(ids) if config.samples is None or fnmatchcase(name, config.samples)]
     if not chosen:
+        left_out = [s for s in skipped if config.samples is None or fnmatchcase(s.id, config.samples)]
+        more = (
+            f"; skipped: {len(left_out)}, {left_out[0].id} for one: {left_out[0].reason}" if left_out else ""
+        )
         raise ConfigError(
             f"--samples {config.samples!r} matches none of the {len(ids)} samples of "
-            f"{config.benchmark} ({', '.join(ids[:5]) or 'none'}, ...)"
+            f"{config.benchmark} ({', '.join(ids[:5]) or 'none'}, ...){more}"
         )
     if config.shuffle is not None:
         random.Random(config.shuffle).shuffle(chosen)

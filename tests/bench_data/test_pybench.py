@@ -115,6 +115,24 @@ def test_shallow_clone_gets_the_remedy(tmp_path: Path, monkeypatch: pytest.Monke
     assert (whole.skipped, whole.samples[0].files[0].read()) == ((), first)
 
 
+def test_another_obstacle_gets_another_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of files, a whole clone of something else, and what git refuses to read are told apart."""
+    monkeypatch.setitem(pybench.FIRST_VERSIONS, CLINICS, git_blob_id(b"first\n"))
+
+    def reason(root: Path) -> str:
+        pybench._remedy.cache_clear()
+        (skipped,) = load("pybench", DataOptions(root=root)).skipped
+        return skipped.reason
+
+    root = checkout(tmp_path, task("2", "./" + CLINICS))
+    (root / CLINICS).write_bytes(b"later\n")
+    assert "(a git clone of PyBench has it; data.version=head" in reason(root)
+    git(root, "init", "-q")
+    assert "(a full clone of PyBench has it; data.version=head" in reason(root)
+    (root / ".git/config").write_text("[core")
+    assert "(git cannot read it: fatal: bad config line" in reason(root)
+
+
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench_data import Samples
+from bench_data import Samples, SkippedSample
 from runner.config import RunConfig
 from runner.errors import ConfigError
 from runner.plan import attempts, select_samples
@@ -47,6 +47,16 @@ def test_nothing_selected() -> None:
     """A glob that matches nothing names some of the samples that there are."""
     with pytest.raises(ConfigError, match=r"'z\*' matches none of the 5 samples.*a1, a2"):
         ids(samples="z*")
+
+
+def test_only_skipped_ones_are_selected() -> None:
+    """Why a sample cannot be run is what its user needs, not that it is not among the others."""
+    skipped = [SkippedSample("z1", "z.csv is missing"), SkippedSample("y", "")]
+    config = RunConfig.model_validate({"samples": "z*"})
+    with pytest.raises(
+        ConfigError, match=r"none of the 5 samples.*; skipped: 1, z1 for one: z\.csv is missing"
+    ):
+        select_samples(SAMPLES, config, skipped)
 
 
 def test_done_attempts_are_left_out() -> None:
