@@ -139,7 +139,7 @@ def prepare(config: RunConfig) -> Batch:
     check_run_dir(config)
     config = config.model_copy(update={"sandbox": sandbox_settings(config)})
     benchmark = load(config.benchmark, config.data)
-    samples = select_samples(benchmark.samples, config)
+    samples = select_samples(benchmark.samples, config, benchmark.skipped)
     check_profiles(samples, config.sandbox)
     protocol = build_protocol(config, benchmark)
     events = EventSink()
