@@ -30,7 +30,7 @@ REPLY_PARAMS = ("max_tokens", "max_completion_tokens")
 name no parameter, and begin their message with both."""
 
 REPLY_SIGNS = (
-    "output tokens and your prompt",  # vLLM before 0.30; later ones shorten the reply by themselves
+    "output tokens and your prompt",  # vLLM 0.29; 0.32 shortens the reply by itself
     "in the completion",  # OpenAI
     "for the completion",  # SGLang
 )

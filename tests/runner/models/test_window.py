@@ -92,7 +92,7 @@ def test_refusals_that_count_the_reply(message: str, counts: bool) -> None:
 
 
 class Engine:
-    """The fake engine's core in this process; `clamps` as vLLM does since 0.30, and refuses only long prompts."""
+    """The fake engine's core in this process; `clamps` as vLLM 0.32 does, which refuses only long prompts."""
 
     def __init__(self, *, clamps: bool = False) -> None:
         self.core = FakeCore(parse(["--model", "m", "--max-model-len", str(WINDOW_TOKENS)]))
