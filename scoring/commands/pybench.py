@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import hashlib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from scoring.pybench_checks import Profile, load_checks
 from scoring.pybench_report import ProfileReport, Tasks, as_json, differences, lines, profile_report
 from scoring.store import check_target, write_atomically
 
+Rows = Sequence[Mapping[str, Any]]
+
 READERS_NEED = {
     "cv2": "opencv-python-headless",
     "fitz": "pymupdf",
@@ -43,8 +45,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         check_readers()
         check_target(arguments.json)
-        prompt = recorded_prompt(read_recorded(arguments.trajectories))
-        report, tasks = _score(arguments)
+        rows = list(read_recorded(arguments.trajectories))
+        prompt = recorded_prompt(rows)
+        report, tasks = _score(arguments, rows)
         found = differences(tasks, {report.profile: report})
         content = _json(report, prompt, arguments.data_version, found)
         if arguments.json == "-":
@@ -110,26 +113,25 @@ def load_tasks(options: DataOptions) -> Tasks:
     )
 
 
-def _score(arguments: argparse.Namespace) -> tuple[ProfileReport, Tasks]:
+def _score(arguments: argparse.Namespace, rows: Rows) -> tuple[ProfileReport, Tasks]:
     profile: Profile = arguments.profile
     tasks = load_tasks(DataOptions(root=arguments.data, version=arguments.data_version))
     folder = artifacts_in(arguments.outputs, "output")
     inputs = all_inputs(tasks.samples.values())
     scorer = PyBenchScorer(profile, tasks.checks, inputs, {1: folder}, own_files=False)
-    scored = asyncio.run(_scored(arguments, scorer, tasks))
+    scored = asyncio.run(_scored(arguments, rows, scorer, tasks))
     return profile_report(profile, scored.attempts, tasks, n_epochs=1), tasks
 
 
-async def _scored(arguments: argparse.Namespace, scorer: PyBenchScorer, tasks: Tasks) -> Scored:
+async def _scored(arguments: argparse.Namespace, rows: Rows, scorer: PyBenchScorer, tasks: Tasks) -> Scored:
     n_workers = default_n_workers()
     pool = SandboxPool(PoolConfig(max_sandboxes=n_workers), trusted_code=arguments.allow_unsafe)
     async with pool:
         context = Context(run_dir=arguments.outputs, pool=pool)
-        rows = read_recorded(arguments.trajectories)
         return await score_trajectories(rows, tasks.samples, scorer, scorer.scorer, context, n_workers)
 
 
-def recorded_prompt(rows: Iterable[Mapping[str, Any]]) -> str:
+def recorded_prompt(rows: Rows) -> str:
     """Return which system prompt a recording was made with, in the words of a run's own report."""
     openings = [row["messages"][0] for row in rows if row.get("messages")]
     texts = dict.fromkeys(str(m.get("content") or "") for m in openings if m["role"] == "system")

@@ -57,6 +57,16 @@ def test_missing_packages_are_listed_before_the_run(
     assert capsys.readouterr().err == ""
 
 
+def test_only_skipped_tasks_are_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever asks for a task without its input is told that, and what would bring it."""
+    tasks = [
+        {"index": i, "user": "do it", "file_paths": [f"./data/{i}.csv"] * (i == "7")} for i in ("7", "8")
+    ]
+    (root / "data/meta/task.json").write_text(json.dumps(tasks))
+    assert main(arguments(root, "--dry-run", "--samples", "7")) == 2
+    assert "skipped: 1, 7 for one: ./data/7.csv is missing" in capsys.readouterr().err
+
+
 def test_strict_refuses(root: Path, bare_python: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What is lacking is an error then."""
     python = ("--set", f"sandbox.python={bare_python}")
