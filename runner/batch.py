@@ -29,7 +29,7 @@ from runner.errors import ConfigError, JournalError, RunnerError
 from runner.event_sink import EventSink
 from runner.factory import build_model, build_protocol, system_prompt
 from runner.gate import Gate
-from runner.hosting import LOGS, hosted_engines, is_hosted, until_lost
+from runner.hosting import SharedEngines, engines_line, hosted_engines, is_hosted, until_lost
 from runner.journal import Journal, read_failures, read_inflight, read_trajectories
 from runner.lease import Sandboxes
 from runner.meter import RunMeter, in_one_line
@@ -178,8 +178,15 @@ class Shared:
     sandboxes: Gate
 
 
-async def run_batch(batch: Batch, watching: Watching, shared: Shared | None = None) -> RunSummary:
+async def run_batch(
+    batch: Batch,
+    watching: Watching,
+    shared: Shared | None = None,
+    shared_engines: SharedEngines | None = None,
+) -> RunSummary:
     """Run what is not done yet. SIGINT and SIGTERM drain; progress goes to the console.
+
+    `shared_engines` are for runs of the same engines, and stay open; without them a run has its own.
 
     Raises:
         ConfigError, ModelError, SandboxError: the run could not begin; nothing was lost.
@@ -203,10 +210,9 @@ async def run_batch(batch: Batch, watching: Watching, shared: Shared | None = No
         engines = None
         if is_hosted(batch.config) and is_needed:
             if batch.config.progress not in SILENT:
-                watching.console.print(
-                    f"starting engines; their logs: {batch.run_dir / LOGS}", soft_wrap=True
-                )
-            hosted = hosted_engines(batch.config, batch.model, batch.run_dir, batch.events)
+                line = engines_line(batch.run_dir, shared_engines)
+                watching.console.print(line, markup=False, soft_wrap=True)
+            hosted = hosted_engines(batch.config, batch.model, batch.run_dir, batch.events, shared_engines)
             engines = await stack.enter_async_context(hosted)
             stack.push_async_callback(batch.model.close)
             await batch.model.start()

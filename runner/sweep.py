@@ -9,7 +9,8 @@
 
 Each cell has a run directory of its own below the sweep's, named for its values, so that the same
 command goes on with all of them. Side by side, cells share one limit on trajectories and one on
-sandboxes.
+sandboxes. Cells that host the same engines run one after the other or side by side, never beside cells
+of other engines: these are started once for all of them, and stopped before the next.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -34,6 +35,7 @@ from runner.batch import Batch, RunSummary, Shared, Watching, prepare, run_batch
 from runner.config import RunConfig, check_config, read_settings, set_key
 from runner.errors import ConfigError, RunnerError, first_error
 from runner.gate import Gate
+from runner.hosting import SharedEngines, engines_key
 from runner.sandbox_limit import adapt_sandboxes
 from sandbox_pool import PoolConfig, SandboxError
 from sandbox_pool.capacity import NEEDS, bound_of_sandboxes, read_resources
@@ -49,6 +51,7 @@ ALIASES = {
 """Short names of what is swept most, and the keys that they stand for."""
 
 MAX_CELLS = 10_000
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,9 @@ class CellResult:
     summary: RunSummary | None
     error: str | None
     """Why it could not begin, or broke off."""
+
+    signal_number: int | None = None
+    """The signal that kept it from beginning, or ended it early."""
 
 
 def read_sweep(path: Path, overrides: Mapping[str, Any]) -> list[Cell]:
@@ -136,36 +142,59 @@ async def run_sweep(
 ) -> list[CellResult]:
     """Run the cells, so many at a time. SIGINT and SIGTERM drain those that run and begin no other.
 
-    A cell that cannot begin does not keep the others from running. Returns what came of each cell that
-    was begun.
+    Those that host the same engines come together, where the first of them stands. A cell that cannot begin
+    does not keep the others from running. Returns what came of each cell that was begun.
     """
     stop = _Stop()
     results: list[CellResult] = []
-    waiting = iter(cells)
     shared = _shared(cells) if side_by_side > 1 else None
 
-    async def work() -> None:
+    async def work(waiting: Iterator[Cell], engines: SharedEngines) -> None:
         for cell in waiting:
             if stop.number is not None:
                 return
-            results.append(await _run_cell(cell, console, stop, shared))
+            results.append(await _run_cell(cell, console, stop, shared, engines))
             on_result(results[-1])
 
     with _stopping_on_signals(stop):
         async with asyncio.TaskGroup() as group:
             keeper = group.create_task(_keep(cells[0].config, shared)) if shared else None
-            workers = [group.create_task(work()) for _ in range(min(side_by_side, len(cells)))]
-            await asyncio.wait(workers)
+            for together in by_engines(cells):
+                waiting = iter(together)
+                engines = SharedEngines()
+                try:
+                    async with asyncio.TaskGroup() as workers:
+                        for _ in range(min(side_by_side, len(together))):
+                            workers.create_task(work(waiting, engines))
+                finally:
+                    await engines.close()
             if keeper is not None:
                 keeper.cancel()
     return results
 
 
-async def _run_cell(cell: Cell, console: Console, stop: _Stop, shared: Shared | None) -> CellResult:
+def by_engines(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Return the cells in the order in which they run, in lists of those that share engines or have none."""
+    groups: dict[str | None, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(engines_key(cell.config), []).append(cell)
+    return list(groups.values())
+
+
+async def _run_cell(
+    cell: Cell, console: Console, stop: _Stop, shared: Shared | None, engines: SharedEngines
+) -> CellResult:
     try:
+        stop.expect(cell)
         batch: Batch = prepare(cell.config)
+        stop.listen()
         watching = Watching(console, handles_signals=False, on_begun=partial(stop.add, cell))
-        summary = await run_batch(batch, watching, shared)
+        summary = await run_batch(batch, watching, shared, engines)
+    except asyncio.CancelledError:
+        if stop.number is None or not stop.has_cancelled(cell):
+            raise
+        name = signal.Signals(stop.number).name
+        return CellResult(cell, None, f"{name} before it had begun", stop.number)
     except (RunnerError, SandboxError, ValueError) as error:
         return CellResult(cell, None, str(error))
     except ExceptionGroup as group:
@@ -175,7 +204,7 @@ async def _run_cell(cell: Cell, console: Console, stop: _Stop, shared: Shared | 
         return CellResult(cell, None, str(cause))
     finally:
         stop.forget(cell)
-    return CellResult(cell, replace(summary, signal_number=stop.number), None)
+    return CellResult(cell, summary, None, stop.number)
 
 
 class Drainable(Protocol):
@@ -186,35 +215,59 @@ class Drainable(Protocol):
 
 
 class _Stop:
-    """The signal that ends a sweep, and the runs that it drains."""
+    """The signal that ends a sweep, and the cells that it ends: drained, or cancelled if not yet begun."""
 
     def __init__(self) -> None:
         self.number: int | None = None
         self._runs: dict[str, Drainable] = {}
+        self._tasks: dict[str, asyncio.Task[Any]] = {}
+        self._cancelled: set[str] = set()
+
+    def listen(self) -> None:
+        """Be told of signals; again after each connection to Ray, which puts its own handlers in place."""
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self, number)
+
+    def expect(self, cell: Cell) -> None:
+        """Have this task cancelled by a signal as long as its cell has not begun: engines take minutes."""
+        if (task := asyncio.current_task()) is not None:
+            self._tasks[cell.name] = task
 
     def add(self, cell: Cell, run: Drainable) -> None:
+        self._tasks.pop(cell.name, None)
+        self.listen()
         self._runs[cell.name] = run
         if self.number is not None:
             run.drain(signal.Signals(self.number).name)
 
     def forget(self, cell: Cell) -> None:
+        self._tasks.pop(cell.name, None)
         self._runs.pop(cell.name, None)
+
+    def has_cancelled(self, cell: Cell) -> bool:
+        """Return whether a signal alone cancelled this task, which then goes on."""
+        task = asyncio.current_task()
+        return cell.name in self._cancelled and task is not None and task.uncancel() == 0
 
     def __call__(self, number: int) -> None:
         self.number = number
         for run in self._runs.values():
             run.drain(signal.Signals(number).name)
+        for name, task in self._tasks.items():
+            self._cancelled.add(name)
+            task.cancel()
+        self._tasks.clear()
 
 
 @contextmanager
 def _stopping_on_signals(stop: _Stop) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop, number)
+    stop.listen()
     try:
         yield
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
             loop.remove_signal_handler(number)
 
 

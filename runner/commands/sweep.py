@@ -51,7 +51,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("config", metavar="FILE", type=Path, help="a YAML file with a matrix; see configs/nightly.yaml")
+    add("config", metavar="FILE", type=Path, help="a YAML file with a matrix; see configs/sweep.yaml")
     add("--run-dir", metavar="DIR", type=Path, help="where the runs go (default: new in runs/)")
     add("--side-by-side", metavar="N", type=int, default=1, help="runs at a time, within shared limits")
     add("--set", metavar="KEY.PATH=VALUE", action="append", default=[], dest="settings",
@@ -110,7 +110,7 @@ def _row(result: CellResult) -> list[str]:
 
 def exit_code(cells: Sequence[Cell], results: Sequence[CellResult]) -> int:
     """Return the exit code of a sweep."""
-    signals = [r.summary.signal_number for r in results if r.summary and r.summary.signal_number is not None]
+    signals = [result.signal_number for result in results if result.signal_number is not None]
     if signals:
         return EXIT_SIGNAL + signals[0]
     is_whole = len(results) == len(cells) and all(r.summary and not r.summary.n_left for r in results)
