@@ -13,7 +13,7 @@ from runner.cluster.messages import Answer, Batch, Message
 LINGER_S = 0.25
 """How long a message that nobody waits for may wait for others."""
 
-COALESCE_S = 0.005
+COALESCE_S = 0.02
 """The same for one that somebody waits for."""
 
 MAX_BATCH_BYTES = 1 << 20

@@ -51,6 +51,8 @@ DRAIN_SLACK_S = 3.0
 """What workers get beyond the grace period to say how their last attempts ended."""
 
 SUBMIT_AT_ONCE = 16
+SUBMIT_LINGER_S = 0.02
+"""How long an attempt waits for others on the way to a worker, which has some in hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +277,9 @@ class ClusterRun:
         with suppress(WorkerLost):  # who hears it learns that too
             while True:
                 names = await hand.inbox.get()
+                await asyncio.sleep(SUBMIT_LINGER_S)
+                while not hand.inbox.empty():
+                    names += hand.inbox.get_nowait()
                 for begin in range(0, len(names), SUBMIT_AT_ONCE):
                     some = names[begin : begin + SUBMIT_AT_ONCE]
                     prepare = partial(self._desk.assignments, some, has_benchmark=has_benchmark)
