@@ -21,7 +21,6 @@ from typing import Any
 import orjson
 
 from bench_data import BenchDataError, DataOptions, Sample, load
-from runner.config import ModelConfig
 from runner.conversation import Conversation
 from runner.encoding import encode, encode_line
 from runner.errors import (
@@ -33,7 +32,7 @@ from runner.errors import (
     first_error,
 )
 from runner.journal import read_recorded, read_trajectories
-from runner.models import CachingClient, ModelClient, ModelRequest, OpenAIClient
+from runner.models import CachingClient, ModelClient, ModelConfig, ModelRequest, OpenAIClient
 from runner.records import attempt_id
 from scoring.errors import RunDirError, ScoringError
 from scoring.judge_question import MESSAGE_CHARS, Pair, Recorded, judge_messages, opening, shorten, text_of

@@ -1,5 +1,6 @@
 """Who answers: an OpenAI-compatible server, a recorded run, or a script."""
 
+from runner.config import ModelConfig
 from runner.models.base import Completion, ModelClient, ModelRequest
 from runner.models.cache import CachingClient
 from runner.models.openai import OpenAIClient
@@ -10,6 +11,7 @@ __all__ = [
     "CachingClient",
     "Completion",
     "ModelClient",
+    "ModelConfig",
     "ModelRequest",
     "NopClient",
     "OpenAIClient",
