@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,8 +65,14 @@ class EngineActor:
             path = Path(self._folder.name) / path.name
         self._process = EngineProcess(spec, path, host=host)
 
+    async def is_there(self) -> bool:
+        """Answer, once there is room for this actor."""
+        return True
+
     async def start(self) -> EngineAddress | EngineStartError:
         """See EngineHost; an error is returned."""
+        with suppress(PermissionError):  # Ray's workers have 15; without the right to, the engine keeps that
+            os.setpriority(os.PRIO_PROCESS, 0, 0)  # this thread's, which starts the engine
         try:
             return await self._process.start()
         except EngineStartError as error:

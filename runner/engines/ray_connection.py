@@ -17,6 +17,7 @@ LOCAL = "local"
 
 CONNECT_TIMEOUT_S = 10.0
 MAX_REASON_CHARS = 500
+NICENESS = "RAY_worker_niceness"
 AUTH_VARIABLES = "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
 
 _own = False  # Ray's connection is the process's as well
@@ -56,6 +57,7 @@ def connect(address: str | None = None) -> bool:
     where = address or os.environ.get("RAY_ADDRESS") or LOCAL
     if where == LOCAL:
         guard_own()
+        os.environ.setdefault(NICENESS, "0")  # Ray's is 15: behind everything else on this machine
     try:
         import ray
     except ImportError as error:
@@ -141,4 +143,7 @@ def describe_refusal(address: str, error: Exception) -> str:
         )
     if address == LOCAL:
         return f"no Ray could be started on this machine: {text}; or set engines.kind to local"
-    return f"Ray address {address}: no connection ({text}); on the head, ray status shows whether it runs"
+    return (
+        f"Ray address {address}: no connection ({text}); set {AUTH_VARIABLES} here as where ray start "
+        f"ran, and see on the head whether it runs (ray status)"
+    )

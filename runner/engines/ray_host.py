@@ -134,7 +134,7 @@ class RayEngineHost:
         return str(found[0]) if found else ""
 
     async def _new_actor(self) -> Any:
-        """Return an actor that Ray is about to start, once there is room for it."""
+        """Return an actor that runs; nothing is left of one that does not get that far."""
         import ray
 
         sign = f"--- actor {secrets.token_hex(8)}"
@@ -149,9 +149,14 @@ class RayEngineHost:
             "num_cpus": site.n_cpus,
         }
         path = str(self._log_path.absolute())
-        return (
-            ray.remote(EngineActor).options(**options).remote(self._spec, site.host, path, sign, gcs_address)
-        )
+        remote = ray.remote(EngineActor).options(**options)
+        actor = remote.remote(self._spec, site.host, path, sign, gcs_address)
+        try:
+            await actor.is_there.remote()  # for as long as there is no room, it is not
+        except BaseException:
+            ray.kill(actor)
+            raise
+        return actor
 
     def _place(self) -> Any:
         """Return where an actor is to go. Blocks."""

@@ -110,6 +110,8 @@ async def test_replicas_have_gpus_of_their_own_and_give_them_back(tmp_path: Path
         assert len(actors) == 2
         assert {os.getpgid(pid) for pid in found["engine"] + found["core"]} == actors
         assert not {os.getpgid(pid) for pid in found["keeper"]} & actors
+        if os.geteuid() == 0:  # as another user it stays where Ray puts its workers
+            assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in found["engine"]} == {0}
         assert ray.available_resources().get("GPU", 0) == 0
     assert not wait_until_gone(tmp_path)
     await until(lambda: ray.available_resources().get("GPU") == N_GPUS)
