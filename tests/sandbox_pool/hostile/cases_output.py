@@ -40,7 +40,7 @@ async def _has_text(sandbox: Sandbox, seen: Observation) -> None:
 CASES = (
     Case("print-lines", "while True: print('x' * 99)", _FLOOD),
     Case("print-one-text", "print('x' * 30_000_000)", _FLOOD),
-    Case("print-without-newline", "while True: print('x', end='')", _FLOOD),
+    Case("print-without-newline", "while True: print('x' * 50, end='')", _FLOOD),
     Case("print-nothing", "while True: print('', end='', flush=True)", timeout(), timeout_s=HANG_S),
     Case("result-repr", "'x' * 30_000_000", _FLOOD_OR_MEMORY),
     Case("write-to-descriptor", "import os\nwhile True: os.write(1, b'x' * 100_000)", _FLOOD),
