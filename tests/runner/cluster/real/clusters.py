@@ -49,11 +49,17 @@ def script(
 
 
 HEAD = """
-import sys, time
-import ray
+import socket, sys
 from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={head!r})
-nodes = [cluster.add_node(num_cpus=2, resources={{"sandbox": 1}}) for _ in range({n_nodes})]
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return listening.getsockname()[1]
+
+# Other clusters of this machine may hold the ports that Ray takes when it is not told.
+ports = {{"dashboard_port": free_port(), "dashboard_agent_listen_port": free_port()}}
+cluster = Cluster(initialize_head=True, head_node_args={{**{head!r}, **ports}})
+nodes = [cluster.add_node(num_cpus=2, resources={{"sandbox": 1}}, dashboard_agent_listen_port=free_port()) for _ in range({n_nodes})]
 cluster.wait_for_nodes()
 print(cluster.address, flush=True)
 for line in sys.stdin:
@@ -107,8 +113,15 @@ class TestCluster:
 def cluster(
     folder: Path, env: Mapping[str, str], n_nodes: int, *, has_dashboard: bool = False
 ) -> Iterator[TestCluster]:
-    """Have a cluster; its processes are ended at the end."""
-    head = {"num_cpus": 1, "include_dashboard": has_dashboard, "dashboard_host": "127.0.0.1"}
+    """Have a cluster; its processes are ended at the end. Without further nodes the head may have a worker.
+
+    Nodes of one machine share the folder of a job, and unpack it over each other: jobs want the head alone.
+    """
+    head = {
+        "num_cpus": 1 if n_nodes else 4,
+        "include_dashboard": has_dashboard,
+        "dashboard_host": "127.0.0.1",
+    }
     with script(HEAD.format(head=head, n_nodes=n_nodes), folder, env) as process:
         assert process.stdout is not None
         while not (address := process.stdout.readline().strip()).rpartition(":")[2].isdigit():

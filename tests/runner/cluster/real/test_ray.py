@@ -166,7 +166,7 @@ def test_job_submit_stop_and_again(tmp_path: Path) -> None:
         tmp_path / "run",
     )
     (tmp_path / "work").mkdir()
-    with cluster(tmp_path / "work", env, n_nodes=1, has_dashboard=True) as running:
+    with cluster(tmp_path / "work", env, n_nodes=0, has_dashboard=True) as running:
         env |= {"RAY_ADDRESS": running.dashboard()}
         ray = [shutil.which("ray", path=env["PATH"]) or "ray", "job"]
 
@@ -186,7 +186,10 @@ def test_job_submit_stop_and_again(tmp_path: Path) -> None:
 
         command += ["--run-dir", str(run_dir)]
         assert job(*submit, "--no-wait", "--submission-id", "first", "--", *command).returncode == 0
-        wait_until(lambda: n_lines(run_dir) > 5, 120)
+        try:
+            wait_until(lambda: n_lines(run_dir) > 5, 120)
+        except AssertionError:
+            pytest.fail(job("status", "first").stdout + job("logs", "first").stdout)
         stopped = job("stop", "first")
         assert "stopped" in stopped.stdout, stopped
         events = [event["event"] for event in read_events(run_dir)]
