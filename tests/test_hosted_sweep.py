@@ -17,6 +17,8 @@ from runner.sweep import Cell, by_engines
 from tests.fake_engine import COMMAND, ENVIRONMENT, write_model
 from tests.processes import ROOT, clean_environment, processes_below, start_module, wait_until_gone
 
+pytestmark = pytest.mark.slow
+
 TASKS = ROOT / "configs/example_tasks.jsonl"
 
 

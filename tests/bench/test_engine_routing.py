@@ -8,7 +8,7 @@ import pytest
 
 from tests.bench.engine_routing import N_TURNS, markdown, measure_loss, measure_prefill, measure_throughput
 
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_factories=["uvloop"])]
 
 
 async def test_sticking_computes_less_than_chance(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from tests.faults.invariants import check_sound
 from tests.runner.factories import rollout_settings, sample, scheduler
 from tests.stub_server import StubServer
 
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # both loops would take twice as long
+
 QUICK = {"client": "openai:x", "name": "stub", "max_backoff_s": 0.05, "timeout_s": 5}
 
 

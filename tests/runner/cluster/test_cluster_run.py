@@ -35,6 +35,8 @@ from sandbox_pool.observation import Display
 from tests.runner.cluster.fleet import LocalFleet
 from tests.runner.factories import IDENTITY, sample
 
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # both loops would take twice as long
+
 PICTURE = b"\x89PNG" + bytes(2000)
 OUTPUT = bytes(range(256)) * 4_500
 """More than one part."""
@@ -301,7 +303,7 @@ async def test_finished_trajectories_are_told_as_they_were(tmp_path: Path) -> No
 
 async def test_control(tmp_path: Path) -> None:
     """Pause, resume, another concurrency and cancelling reach the workers."""
-    fleet = LocalFleet(2, lambda setup: Pool(cell_s=0.2))
+    fleet = LocalFleet(2, lambda setup: Pool(cell_s=1.0))
     async with cluster_run(tmp_path, fleet, 8, concurrency=4) as driven:
         running = asyncio.create_task(driven.run(attempts(samples(8), 1, done=set())))
         await until(lambda: driven.statistics().n_in_flight == 4)
