@@ -21,7 +21,8 @@ cd "$SLURM_SUBMIT_DIR"
 source .venv/bin/activate
 ulimit -n "$(ulimit -Hn)"
 
-head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head_node=${nodes[0]}
 head_ip=$(srun --overlap --nodes=1 --ntasks=1 --nodelist="$head_node" hostname --ip-address | awk '{print $1}')
 
 # One token for head, nodes and runner: nobody else on the network can use this cluster.
