@@ -1,4 +1,4 @@
-"""A config file of PyBench's own, read as settings of ours; see `prompts` in config.py.
+"""A config file of PyBench's own, read as settings of ours; see `config/prompts.py`.
 
 The keys are those of `config/*.yaml` in github.com/Mercury7353/PyBench at fa90fae. What such a file says
 of the account and the server is not used: credentials are none of a run's record, and `model.client` names

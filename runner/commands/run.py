@@ -96,7 +96,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--config", metavar="FILE", type=Path, help="a YAML file; see configs/ and runner/config.py")
+    add("--config", metavar="FILE", type=Path, help="a YAML file; see configs/ and runner/config/")
     add("--model", metavar="KIND[:ARG]", help="openai:URL, replay:FILE, oracle, decoy or nop")
     add("--concurrency", metavar="N", type=int, help="trajectories in flight (default 16)")
     add("--limit", metavar="N", type=int, help="run only the first N samples")

@@ -1,0 +1,36 @@
+"""What is wrong with a config, in one line: the key, the value, and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from runner.config.run import RunConfig
+from runner.errors import ConfigError
+from sandbox_pool.config import Profile
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first of what pydantic found, as a user reads it."""
+    first = error.errors()[0]
+    if isinstance(cause := first.get("ctx", {}).get("error"), ConfigError):
+        return str(cause)
+    key = ".".join(str(part) for part in first["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key}{_known_keys(first['loc'])}{more}"
+    problem = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {problem}, got {first['input']!r}{more}"
+
+
+def _known_keys(location: Sequence[int | str]) -> str:
+    model: Any = RunConfig
+    for part in location[:-1]:
+        found = model.model_fields.get(str(part)) if hasattr(model, "model_fields") else None
+        model = found.annotation if found else None
+    if location[:2] == ("sandbox", "profiles"):  # their values are checked by the pool's config itself
+        model = Profile
+    fields = getattr(model, "model_fields", None)
+    return f"; known here: {', '.join(fields)}" if fields else ""
