@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
@@ -13,7 +14,14 @@ from runner.engines.host import EngineHost
 from runner.engines.replica import OnEvent, Replica
 from runner.errors import AllEnginesLost
 
+logger = logging.getLogger(__name__)
+
 Table = tuple[EngineEndpoint, ...]
+
+LATE_S = 60.0
+LATE_FACTOR = 2.0
+"""A start waits for those that are so much later than the first, and so many times as late: engines that
+stand idle cost more than what joins them later."""
 
 
 class EngineGroup:
@@ -26,7 +34,8 @@ class EngineGroup:
         *,
         on_event: OnEvent = lambda name, details: None,
     ) -> None:
-        """`on_event` is told of each engine that becomes ready, is lost, does not start or is given up."""
+        """`on_event` is told of each engine that is ready, late or lost, does not start, or is given up."""
+        self._on_event = on_event
         self._subscribers: list[Callable[[Table], None]] = []
         self._replicas = [
             Replica(f"engine-{index}", host, config, on_change=self._publish, on_event=on_event)
@@ -37,13 +46,14 @@ class EngineGroup:
     async def start(self) -> None:
         """Start all engines and wait until each is ready or did not start. Safe to cancel.
 
+        Those that take much longer than the first one are not waited for: they join when they are ready.
+
         Raises:
             AllEnginesLost: none did; the message ends with the log of one. Nothing is left running then.
         """
         self._tasks = [asyncio.create_task(replica.run()) for replica in self._replicas]
         try:
-            for replica in self._replicas:
-                await replica.settled.wait()
+            await self._until_settled()
             for task in self._tasks:
                 if task.done():
                     task.result()
@@ -93,6 +103,33 @@ class EngineGroup:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def _until_settled(self) -> None:
+        """Wait for all, or, once one is ready, for those that are not much later."""
+        loop = asyncio.get_running_loop()
+        began_at = loop.time()
+        latest_at: float | None = None
+        waits = {asyncio.create_task(replica.settled.wait()) for replica in self._replicas}
+        try:
+            while waits:
+                timeout_s = None if latest_at is None else latest_at - loop.time()
+                done, waits = await asyncio.wait(
+                    waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    self._tell_late(loop.time() - began_at)
+                    return
+                if latest_at is None and any(row.state == "ready" for row in self.endpoints()):
+                    took_s = loop.time() - began_at
+                    latest_at = began_at + max(took_s + LATE_S, LATE_FACTOR * took_s)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    def _tell_late(self, waited_s: float) -> None:
+        late = [replica.endpoint.replica for replica in self._replicas if not replica.settled.is_set()]
+        logger.info("the run begins without engines that start still: %s", late)
+        self._on_event("engines_late", {"replicas": late, "waited_s": round(waited_s, 3)})
 
     def _publish(self) -> None:
         table = self.endpoints()

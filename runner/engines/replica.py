@@ -46,6 +46,7 @@ class Replica:
         self._host = host
         self._config = config
         self._restarts = RestartPolicy(config.max_restarts, config.restart_window_s)
+        self._worked_s = 0.0
         self._on_change = on_change
         self._on_event = on_event
 
@@ -54,7 +55,7 @@ class Replica:
         try:
             while True:
                 await self._live()
-                delay_s = self._restarts.delay_s(asyncio.get_running_loop().time())
+                delay_s = self._restarts.delay_s(self._worked_s)
                 if delay_s is None:
                     break
                 self._set(state="lost")
@@ -85,7 +86,9 @@ class Replica:
         self._set(state="ready", url=address.url, model=address.model, max_model_len=address.max_model_len)
         self._tell("engine_ready", url=address.url, start_s=round(loop.time() - began_at, 3))
         self.settled.set()
+        ready_at = loop.time()
         reason = await self._until_lost(address.url)
+        self._worked_s += loop.time() - ready_at
         self._set(state="lost")
         log = await self._host.log_tail()
         self.failure = f"{reason}. Its log ends:\n{excerpt(log) or '(empty)'}"
@@ -112,7 +115,7 @@ class Replica:
         config = self._config
         return (
             f"it ended more than {config.max_restarts} times (engines.max_restarts) within "
-            f"{config.restart_window_s:g} s; the last time: {self.failure.splitlines()[0]}"
+            f"{config.restart_window_s:g} s of work; the last time: {self.failure.splitlines()[0]}"
         )
 
     def _set(self, **changes: Any) -> None:

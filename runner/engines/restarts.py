@@ -1,4 +1,8 @@
-"""When an engine that ended is started again. Pure: time is a parameter."""
+"""When an engine that ended is started again. Pure: time is a parameter.
+
+The time is that in which the engine worked: with starts that take half an hour and fail, a crash loop would
+never be given up.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +20,15 @@ class RestartPolicy:
         self._window_s = window_s
         self._restarted_at: deque[float] = deque()
 
-    def delay_s(self, now: float) -> float | None:
-        """Count a restart; return how long to wait before it, or None for no more."""
-        while self._restarted_at and now - self._restarted_at[0] > self._window_s:
+    def delay_s(self, worked_s: float) -> float | None:
+        """Count a restart; return how long to wait before it, or None for no more.
+
+        `worked_s` is how long the engine has worked so far, in all its starts.
+        """
+        while self._restarted_at and worked_s - self._restarted_at[0] > self._window_s:
             self._restarted_at.popleft()
         n_before = len(self._restarted_at)
         if n_before >= self._max_restarts:
             return None
-        self._restarted_at.append(now)
+        self._restarted_at.append(worked_s)
         return float(min(MAX_DELAY_S, FIRST_DELAY_S * 2**n_before))

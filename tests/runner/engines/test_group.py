@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from runner.config import EnginesConfig
+from runner.engines import group as group_module
 from runner.engines import restarts
 from runner.engines.group import EngineGroup, Table
 from runner.engines.host import EngineAddress
@@ -112,6 +113,56 @@ async def test_all_replicas_start_together() -> None:
     assert all(host.is_closed and not host.n_running for host in hosts)
 
 
+async def test_one_that_is_much_later_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one whose node has no room: the others do not stand idle, and it joins when it is ready."""
+    monkeypatch.setattr(group_module, "LATE_S", 0.05)
+    hosts, events = [FakeHost(), FakeHost()], []
+    hosts[1].may_start.clear()
+    async with asyncio.timeout(5.0), await started(hosts, events) as group:
+        assert [name for name, _ in events] == ["engine_ready", "engines_late"]
+        assert events[1][1]["replicas"] == ["engine-1"]
+        watcher = Watcher(group)
+        assert watcher.states() == ["ready", "starting"]
+        hosts[1].may_start.set()
+        await watcher.until("ready", "ready")
+
+
+async def test_the_first_is_waited_for_however_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when another one did not start."""
+    monkeypatch.setattr(group_module, "LATE_S", 0.0)
+    hosts = [FakeHost(), FakeHost(DEAD, DEAD, DEAD)]
+    hosts[0].may_start.clear()
+    group = make(hosts)
+    watcher = Watcher(group)
+    starting = asyncio.create_task(group.start())
+    await watcher.until("starting", "failed")
+    await asyncio.sleep(0.05)
+    assert not starting.done()
+    hosts[0].may_start.set()
+    async with asyncio.timeout(5.0):
+        await starting
+    await group.close()
+
+
+async def test_slow_starts_that_fail_are_a_crash_loop_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However far apart: the time that counts is that in which the engine worked."""
+    config = CONFIG.model_copy(update={"restart_window_s": 0.001})
+
+    class SlowHost(FakeHost):
+        async def start(self) -> EngineAddress:
+            await asyncio.sleep(0.01)
+            return await super().start()
+
+    host = SlowHost("runs", *[DEAD] * 20)
+    async with asyncio.timeout(5.0):
+        group = EngineGroup([host], config)
+        await group.start()
+        host.lost.set()
+        await Watcher(group).until("failed")
+        await group.close()
+    assert host.n_starts == 1 + CONFIG.max_restarts
+
+
 async def test_a_lost_engine_comes_back_elsewhere() -> None:
     """Only its own row changes: lost, starting, ready, with the next epoch and another address."""
     hosts, events = [FakeHost(), FakeHost()], []
@@ -163,8 +214,9 @@ async def test_all_lost_ends_the_run_with_the_last_log() -> None:
     assert str(error).endswith("log line")
 
 
-async def test_none_that_starts_is_an_error_with_the_log() -> None:
+async def test_none_that_starts_is_an_error_with_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """At once: what failed everywhere would fail again."""
+    monkeypatch.setattr(restarts, "FIRST_DELAY_S", 60.0)
     hosts = [FakeHost(DEAD), FakeHost(DEAD)]
     with pytest.raises(AllEnginesLost, match="none of 2 engines started: it did not start\nlog line"):
         await make(hosts).start()

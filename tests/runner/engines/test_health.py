@@ -56,6 +56,22 @@ def test_progress_is_never_a_stall(looks: list[tuple[float, int]]) -> None:
         assert not detector.observe(now, load(n_tokens))
 
 
+def test_time_in_which_nobody_looked_is_no_stall() -> None:
+    """The runner was stopped for an hour, with its engines or without: they are asked again first."""
+    detector = StallDetector(300.0, now=0.0)
+    assert not detector.observe(1.0, load(5))
+    assert not detector.observe(3601.0, None)
+    assert not detector.observe(3602.0, load(5))
+    assert not detector.observe(3870.0, load(6))
+
+
+def test_an_engine_without_figures_is_no_stall() -> None:
+    """Under --disable-log-stats vLLM answers and says nothing; silence counts all the same."""
+    detector = StallDetector(10.0, now=0.0)
+    assert not any(detector.observe(now, None, is_there=True) for now in (5.0, 10.0, 50.0))
+    assert detector.observe(60.0, None)
+
+
 async def test_a_dead_core_is_seen_at_once() -> None:
     """It answers /health with 503 then."""
 
@@ -79,6 +95,30 @@ async def test_an_engine_that_hangs_is_seen() -> None:
     routes = [web.get("/health", health), web.get("/metrics", metrics)]
     async with StubServer(routes=routes) as server, asyncio.timeout(10.0):
         assert "made no token for 0.2 s" in await watch_health(server.url, 0.2)
+
+
+async def test_an_engine_whose_page_is_empty_is_left_alone() -> None:
+    """It is well, as far as can be told."""
+    n_looks = 0
+
+    async def health(request: web.Request) -> web.Response:
+        return web.Response()
+
+    async def metrics(request: web.Request) -> web.Response:
+        nonlocal n_looks
+        n_looks += 1
+        if n_looks > 10:
+            enough.set()
+        return web.Response(text="python_info 1.0\n")
+
+    enough = asyncio.Event()
+    routes = [web.get("/health", health), web.get("/metrics", metrics)]
+    async with StubServer(routes=routes) as server, asyncio.timeout(10.0):
+        watching = asyncio.create_task(watch_health(server.url, 0.1))
+        await enough.wait()
+        assert not watching.done()
+        watching.cancel()
+        await asyncio.wait([watching])
 
 
 async def test_an_engine_that_says_nothing_is_seen() -> None:
