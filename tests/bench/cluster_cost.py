@@ -19,7 +19,7 @@ from typing import Any
 import uvloop
 from rich.console import Console
 
-import runner.batch
+import runner.batch.run
 from runner.batch import Watching, prepare, run_batch
 from runner.cluster import ray_cluster
 from runner.cluster.ray_worker import worker_class
@@ -78,7 +78,7 @@ def free_port() -> int:
 def main() -> None:
     """Measure and print."""
     ray_cluster.worker_class = idle_worker_class
-    runner.batch.SandboxPool = lambda *_, **__: FakePool()  # type: ignore[assignment, misc]
+    runner.batch.run.SandboxPool = lambda *_, **__: FakePool()  # type: ignore[assignment, misc]
     for kind in ("none", "ray"):
         n, wall_s, cpu_s = uvloop.run(measure(kind, "nop", 60))
         print(

@@ -19,7 +19,7 @@ from tests.runner.test_batch import task_file
 @pytest.fixture(name="fake_pool", autouse=True)
 def _fake_pool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if not request.node.get_closest_marker("kernel"):
-        monkeypatch.setattr("runner.batch.SandboxPool", lambda config, *, trusted_code: FakePool())
+        monkeypatch.setattr("runner.batch.run.SandboxPool", lambda config, *, trusted_code: FakePool())
 
 
 def tasks(path: Path, n: int) -> str:
@@ -113,7 +113,7 @@ async def test_errors_come_out_plain(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def no_pool(config: PoolConfig, *, trusted_code: bool) -> FakePool:
         return FakePool(start_error=UnsupportedHost("no namespaces here"))
 
-    monkeypatch.setattr("runner.batch.SandboxPool", no_pool)
+    monkeypatch.setattr("runner.batch.run.SandboxPool", no_pool)
     with pytest.raises(UnsupportedHost):
         [t async for t in runner.run({"benchmark": tasks(tmp_path, 2), "run_dir": tmp_path / "r"})]
 

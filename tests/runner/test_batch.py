@@ -11,16 +11,10 @@ import pytest
 from rich.console import Console
 
 from bench_data import load
-from runner.batch import (
-    Watching,
-    default_run_dir,
-    enough_sandboxes,
-    identity_of,
-    prepare,
-    run_batch,
-    sandbox_line,
-    sandbox_settings,
-)
+from runner.batch import Watching, prepare, run_batch, sandbox_settings
+from runner.batch.driver import identity_of
+from runner.batch.run import sandbox_line
+from runner.batch.settings import default_run_dir, enough_sandboxes
 from runner.config import RunConfig
 from runner.errors import ConfigError
 from runner.journal import read_config, read_trajectories
@@ -182,7 +176,7 @@ async def test_pool_is_told_whose_code_it_runs(
         pools.append(FakePool())
         return pools[-1]
 
-    monkeypatch.setattr("runner.batch.SandboxPool", open_pool)
+    monkeypatch.setattr("runner.batch.run.SandboxPool", open_pool)
     settings: dict[str, Any] = {"run_dir": tmp_path / "r", "limit": 1}
     if own_tasks:
         row = {"id": "a", "reference": {"cells": ["1"], "answer": "1"}, "setup": "2"}

@@ -225,7 +225,7 @@ def test_user_is_warned(prompts: Path) -> None:
 
 async def test_run_as_upstream(prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server gets upstream's messages, tokens are read, and the run directory holds no secret."""
-    monkeypatch.setattr("runner.batch.SandboxPool", lambda config, trusted_code: FakePool())
+    monkeypatch.setattr("runner.batch.run.SandboxPool", lambda config, trusted_code: FakePool())
     meta = tmp_path / "bench/data/meta"
     meta.mkdir(parents=True)
     (meta / "task.json").write_text(json.dumps([{"index": "135", "user": "add up", "file_paths": []}]))

@@ -1,0 +1,101 @@
+"""Who sees and steers a run while it goes on: a person, Prometheus, another shell, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from runner.attempt import OnFinished
+from runner.batch.driver import Driver
+from runner.batch.prepared import Batch
+from runner.control import ControlServer
+from runner.errors import RunnerError
+from runner.metrics import MetricsServer
+from runner.progress import watch
+
+logger = logging.getLogger(__name__)
+
+SILENT = ("quiet", "json")
+"""Kinds of progress beside which nothing else is printed."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """Who sees a run while it goes on."""
+
+    console: Console
+    on_finished: OnFinished | None = None
+    """Told each trajectory that has its line; the run waits for it."""
+
+    handles_signals: bool = True
+    """Whether SIGINT and SIGTERM drain the run."""
+
+    on_begun: Callable[[Driver], None] = lambda driver: None
+    """Told when the run has begun, by whom it can be drained."""
+
+    def say(self, batch: Batch, line: str) -> None:
+        """Print a line, unless the user wants nothing beside the progress."""
+        if batch.config.progress not in SILENT:
+            self.console.print(line, markup=False, soft_wrap=True)
+
+
+@asynccontextmanager
+async def watched(driver: Driver, batch: Batch, watching: Watching, run_id: str) -> AsyncIterator[None]:
+    """Show a run, serve its metrics and take orders from another shell while the block runs."""
+    config = batch.config
+    async with AsyncExitStack() as stack:
+        if config.metrics_port is not None:
+            labels = {"run_id": run_id, "model": batch.model.name, "benchmark": config.benchmark}
+            server = MetricsServer(driver.statistics, config.metrics_port, labels)
+            port = await server.start()
+            stack.push_async_callback(server.close)
+            watching.say(batch, f"metrics: http://127.0.0.1:{port}/metrics")
+        try:
+            await stack.enter_async_context(ControlServer(batch.run_dir, driver))
+        except (RunnerError, OSError) as error:
+            logger.warning("the run cannot be controlled from another shell: %s", error)
+        watcher = asyncio.create_task(watch(driver.statistics, watching.console, config.progress))
+        stack.push_async_callback(_end, watcher)
+        yield
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+@contextmanager
+def draining_on_signals(driver: Driver, watching: Watching, grace_s: float) -> Iterator[list[int]]:
+    """Drain on SIGINT and SIGTERM while the block runs; yields the list of the signals received."""
+    received: list[int] = []
+    if not watching.handles_signals:
+        yield received
+        return
+
+    def on_signal(number: int) -> None:
+        if not received:
+            n = driver.statistics().n_in_flight
+            watching.console.print(
+                f"{signal.Signals(number).name}: letting {n} trajectories end "
+                f"({grace_s:g} s at most, grace_s); once more stops at once",
+                soft_wrap=True,
+            )
+        received.append(number)
+        driver.drain(signal.Signals(number).name)
+
+    loop = asyncio.get_running_loop()
+    for number in SIGNALS:
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        yield received
+    finally:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
