@@ -33,6 +33,11 @@ OWNER_GRACE_S = 1.0
 SWEEP_S = 30.0
 """Longest wait for killed processes to be gone: those inside a driver end late."""
 
+LOG_LOOK_S = 10.0
+MAX_LOG_BYTES = 64 << 20
+KEPT_LOG_BYTES = 4 << 20
+"""An engine's log, which is stderr here, is cut to its end when it has grown so long."""
+
 
 def main(arguments: list[str]) -> int:
     """Run `keeper.py [--own-group] OWNER_PID COMMAND...`; return 0 once nothing of the engine is left."""
@@ -87,7 +92,8 @@ def watch(owner: int, engine: int) -> None:
     except ProcessLookupError:
         owner_ended = 0
     poll.register(owner_ended, select.POLLIN)
-    ready = {descriptor for descriptor, _ in poll.poll()}
+    while not (ready := {descriptor for descriptor, _ in poll.poll(LOG_LOOK_S * 1000)}):
+        cut_log()
     if ended in ready:
         return
     words = os.read(0, 4096).split() if 0 in ready and owner_ended not in ready else []
@@ -96,6 +102,20 @@ def watch(owner: int, engine: int) -> None:
     if not select.select([ended], [], [], grace_s)[0]:
         signal.pidfd_send_signal(ended, signal.SIGKILL)
         select.select([ended], [], [], SWEEP_S)
+
+
+def cut_log() -> None:
+    """Cut stderr, a file that is only appended to, where it has grown too long. Its end stays."""
+    with contextlib.suppress(OSError):
+        n_bytes = os.fstat(2).st_size
+        if n_bytes <= MAX_LOG_BYTES:
+            return
+        with open("/proc/self/fd/2", "rb") as log:  # noqa: PTH123 - opened anew, to be read
+            log.seek(-KEPT_LOG_BYTES, os.SEEK_END)
+            kept = log.read(KEPT_LOG_BYTES)
+        os.ftruncate(2, 0)
+        n_cut = n_bytes - len(kept)
+        os.write(2, b"--- %d bytes were cut here; the end follows\n%b" % (n_cut, kept))
 
 
 def reap(engine: int) -> int | None:

@@ -60,6 +60,11 @@ class EngineProcess:
         except TimeoutError:
             limit = f"{self._spec.start_timeout_s:g} s (engines.start_timeout_s)"
             error = await self._start_error(f"it was not ready in {limit}")
+        except OSError as cause:
+            error = EngineStartError(
+                f"an engine could not be started: {cause}; see what this machine has left: disk (df -h), "
+                f"memory (free), processes and open files (ulimit -a)"
+            )
         except BaseException:
             await asyncio.shield(self.stop(0.0))
             raise
@@ -172,7 +177,8 @@ class EngineProcess:
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
         log = os.open(self._log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         now = time.strftime("%Y-%m-%d %H:%M:%S")
-        os.write(log, f"--- {now} {' '.join(argv)}\n".encode())
+        with suppress(OSError):  # a full disk: the engine works without a log, and may be all there is
+            os.write(log, f"--- {now} {' '.join(argv)}\n".encode())
         self._log_begin = os.fstat(log).st_size
         return log
 
@@ -180,8 +186,9 @@ class EngineProcess:
         try:
             with self._log_path.open("rb") as log:
                 n_bytes = log.seek(0, os.SEEK_END)
-                log.seek(max(self._log_begin, n_bytes - MAX_TAIL_BYTES))
-                return log.read().decode("utf-8", "replace").strip()
+                begin = self._log_begin if self._log_begin <= n_bytes else 0  # the keeper has cut it
+                log.seek(max(begin, n_bytes - MAX_TAIL_BYTES))
+                return log.read(MAX_TAIL_BYTES).decode("utf-8", "replace").strip()
         except OSError:
             return ""
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import sys
 import time
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from runner.engines import process
+from runner.engines import keeper, process
 from runner.engines.host import EngineSpec
 from runner.engines.process import EngineProcess
 from runner.errors import EngineStartError
@@ -134,3 +136,40 @@ async def test_the_log_tail_is_of_this_start(tmp_path: Path) -> None:
     host = engine(tmp_path, command=("/bin/sh", "-c", "exit 4"))
     with pytest.raises(EngineStartError, match="ends:\n\\(empty\\)"):
         await host.start()
+
+
+async def test_a_log_that_cannot_be_written_keeps_no_engine_from_working() -> None:
+    """The disk is full, and the engine may be all that is left of a run: it is begun, and says how it ends."""
+    spec = EngineSpec(("/bin/sh", "-c", "exit 4"), {}, 50.0)
+    with pytest.raises(EngineStartError, match="exit code 4"):
+        await EngineProcess(spec, Path("/dev/full")).start()
+
+
+async def test_a_machine_that_can_start_nothing_is_no_end_of_the_run(tmp_path: Path) -> None:
+    """No folder for the log, no process, no descriptor: an error of this start, as any other."""
+    (tmp_path / "logs").write_text("a file")
+    with pytest.raises(
+        EngineStartError, match=r"could not be started: .*(File exists|Not a directory).*df -h"
+    ):
+        await engine(tmp_path).start()
+
+
+async def test_a_log_does_not_grow_without_end(tmp_path: Path) -> None:
+    """What is too long is cut to its end, while the engine goes on writing to it."""
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(keeper.__file__).parent)!r}); import keeper; "
+        "keeper.MAX_LOG_BYTES, keeper.KEPT_LOG_BYTES, keeper.LOG_LOOK_S = 20_000, 1_000, 0.01; "
+        "sys.exit(keeper.main(sys.argv[1:]))"
+    )
+    flood = "import time\nfor i in range(1000): print('line', i, 'x' * 90, flush=True), time.sleep(1e-4)"
+    log = tmp_path / "engine.log"
+    with log.open("ab") as stderr:
+        keeping = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", script, "--own-group", str(os.getpid()), sys.executable, "-c", flood,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=stderr,
+        )  # fmt: skip
+    await keeping.communicate()
+    text = log.read_text()
+    assert len(text) < 60_000
+    assert "bytes were cut here; the end follows" in text
+    assert text.splitlines()[-1].startswith("line 999 ")
