@@ -7,6 +7,7 @@ a process is started; `open_engines` starts them.
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,10 +58,10 @@ def plan_engines(config: RunConfig) -> EnginePlan | RayPlan:
     check_linux()
     check_model(model, engines)
     is_cpu_build = not engines.command and is_cpu_vllm()
-    gpus = () if engines.gpus_per_replica == 0 else list_gpus()
+    gpus = () if engines.gpus_per_replica == 0 else list_gpus({**os.environ, **engines.env})
     placement = place(engines, len(gpus), is_cpu_build=is_cpu_build)
     if placement.gpus_per_replica:
-        check_dtype(model, engines, compute_capability())
+        check_dtype(model, engines, compute_capability(gpus))
     argv = server_command(engines, model)
     return EnginePlan(
         tuple(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +31,7 @@ DEFAULT_ENV: Mapping[str, str] = {
 def server_command(config: EnginesConfig, model: str) -> tuple[str, ...]:
     """Return the command line of an engine, less the address to listen on."""
     settings: dict[str, Any] = {
-        "model": model,
+        "model": os.path.expanduser(model),  # noqa: PTH111 - a hub's name is no path
         "served_model_name": config.served_name or model,
         "dtype": config.dtype,
         "tensor_parallel_size": config.tensor_parallel,
@@ -38,14 +39,22 @@ def server_command(config: EnginesConfig, model: str) -> tuple[str, ...]:
     }
     if config.chat_template is not None:
         settings["chat_template"] = str(config.chat_template)
-    given: dict[str, Any] = {}
-    verbatim: tuple[str, ...] = ()
-    if isinstance(config.args, dict):
-        given = {key.replace("-", "_"): value for key, value in config.args.items()}
-    else:
-        verbatim = config.args
+    is_mapping = isinstance(config.args, dict)
+    given = passed(config) if is_mapping else {}
+    verbatim = () if is_mapping else tuple(config.args)
     flags = command_flags({**settings, **DEFAULT_ARGS, **given})
     return (*(config.command or SERVER), *flags, *verbatim)
+
+
+def passed(config: EnginesConfig) -> dict[str, Any]:
+    """Return what vLLM is passed, with names as the mapping has them; values of a list are not looked at."""
+    if isinstance(config.args, dict):
+        return {key.replace("-", "_"): value for key, value in config.args.items()}
+    pairs = zip(config.args, [*config.args[1:], ""], strict=True)
+    words = (
+        f"{word} {following}".replace("=", " ", 1).split() for word, following in pairs if word[:2] == "--"
+    )
+    return {word[0][2:].replace("-", "_"): word[1] if len(word) > 1 else True for word in words}
 
 
 def command_flags(settings: Mapping[str, Any]) -> list[str]:
@@ -72,9 +81,12 @@ def command_flags(settings: Mapping[str, Any]) -> list[str]:
 
 
 def server_environment(config: EnginesConfig, gpus: tuple[str, ...] = ()) -> dict[str, str]:
-    """Return what is laid over the environment of an engine that has these GPUs; none: all or no GPU."""
+    """Return what is laid over the environment of an engine that has these GPUs; none: all or no GPU.
+
+    Where the config names GPUs, they are those that were shared out among the engines.
+    """
     devices = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
-    return {**DEFAULT_ENV, **devices, **config.env}
+    return {**DEFAULT_ENV, **config.env, **devices}
 
 
 def _word(value: Any) -> str:

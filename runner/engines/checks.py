@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.config import EnginesConfig
+from runner.engines.arguments import passed
 from runner.errors import ConfigError
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
@@ -51,9 +52,9 @@ def check_folder(folder: Path, config: EnginesConfig) -> None:
         raise ConfigError(
             f"--model vllm:{folder}: no config.json is in it; name the folder that holds the model"
         )
-    check_weights(folder, _args(config))
+    check_weights(folder, passed(config))
     check_parallelism(facts, config)
-    if not {"tokenizer", "skip_tokenizer_init", "tokenizer_mode"} & _args(config).keys():
+    if not {"tokenizer", "skip_tokenizer_init", "tokenizer_mode"} & passed(config).keys():
         check_tokenizer(folder, config)
 
 
@@ -162,14 +163,3 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         raise ConfigError(f"{path} holds no JSON object; download the model again")
     return found
-
-
-def _args(config: EnginesConfig) -> dict[str, Any]:
-    """Return what vLLM is passed, with names as the mapping has them; values of a list are not looked at."""
-    if isinstance(config.args, dict):
-        return {key.replace("-", "_"): value for key, value in config.args.items()}
-    pairs = zip(config.args, [*config.args[1:], ""], strict=True)
-    words = (
-        f"{word} {following}".replace("=", " ", 1).split() for word, following in pairs if word[:2] == "--"
-    )
-    return {word[0][2:].replace("-", "_"): word[1] if len(word) > 1 else True for word in words}

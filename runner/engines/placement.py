@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runner.config import EnginesConfig
+from runner.engines.arguments import passed
 from runner.errors import ConfigError
 
 NO_GPU = (
@@ -28,14 +29,16 @@ def place(config: EnginesConfig, n_gpus: int, *, is_cpu_build: bool) -> Placemen
     Raises:
         ConfigError: there are none, or too few, or fewer per replica than it computes with.
     """
-    n_parallel = config.tensor_parallel * config.pipeline_parallel
+    n_ranks = data_parallel(config)
+    n_parallel = config.tensor_parallel * config.pipeline_parallel * n_ranks
     per_replica = config.gpus_per_replica
     if per_replica is None:
         per_replica = 0 if is_cpu_build else n_parallel
     if 0 < per_replica < n_parallel:
         raise ConfigError(
             f"engines.gpus_per_replica is {per_replica}, but tensor_parallel {config.tensor_parallel} times "
-            f"pipeline_parallel {config.pipeline_parallel} needs {n_parallel}; raise it or leave it out"
+            f"pipeline_parallel {config.pipeline_parallel}{_times(n_ranks)} needs {n_parallel}; raise it or "
+            f"leave it out"
         )
     if per_replica == 0:
         return Placement(1 if config.replicas == "auto" else config.replicas, 0)
@@ -49,6 +52,16 @@ def place(config: EnginesConfig, n_gpus: int, *, is_cpu_build: bool) -> Placemen
             f"engines.tensor_parallel or engines.pipeline_parallel"
         )
     return Placement(n_replicas, per_replica)
+
+
+def data_parallel(config: EnginesConfig) -> int:
+    """Return over how many ranks `engines.args` has vLLM spread the requests of one engine."""
+    value = passed(config).get("data_parallel_size", 1)
+    return int(value) if str(value).isdigit() and int(value) else 1
+
+
+def _times(n_ranks: int) -> str:
+    return f" times data_parallel_size {n_ranks}" if n_ranks > 1 else ""
 
 
 def share_gpus(placement: Placement, gpus: Sequence[str]) -> list[tuple[str, ...]]:

@@ -96,8 +96,16 @@ def test_options_of_ours_are_not_passed_through(args: Any, message: str) -> None
 
 
 def test_environment_gives_a_replica_its_gpus() -> None:
-    """And the config has the last word."""
-    environment = server_environment(EnginesConfig(env={"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "9"}), ("2", "3"))
+    """And the config has the last word, but about what was shared out: all would have the same."""
+    given = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "9", "CUDA_VISIBLE_DEVICES": "2,3,4,5"}
+    environment = server_environment(EnginesConfig(env=given), ("2", "3"))
     assert environment["CUDA_VISIBLE_DEVICES"] == "2,3"
     assert environment["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"] == "9"
     assert "CUDA_VISIBLE_DEVICES" not in server_environment(EnginesConfig())
+
+
+def test_a_home_folder_is_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell expands what stands behind a colon, and vLLM takes it for a hub's name."""
+    monkeypatch.setenv("HOME", "/home/somebody")
+    words = server_command(EnginesConfig(), "~/models/llama")
+    assert words[words.index("--model") + 1] == "/home/somebody/models/llama"

@@ -149,6 +149,9 @@ def test_a_plan_gives_each_replica_its_gpus(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     plan = plan_engines(config(tmp_path, gpus_per_replica=None, tensor_parallel=2))
     assert [spec.env["CUDA_VISIBLE_DEVICES"] for spec in plan.specs] == ["4,5", "6,7"]
+    env = {**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": "6,7"}
+    plan = plan_engines(config(tmp_path, gpus_per_replica=None, env=env))
+    assert [spec.env["CUDA_VISIBLE_DEVICES"] for spec in plan.specs] == ["6", "7"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(ConfigError, match="no GPU"):
         plan_engines(config(tmp_path, gpus_per_replica=None))

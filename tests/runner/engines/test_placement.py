@@ -21,6 +21,8 @@ from runner.errors import ConfigError
         ({"tensor_parallel": 3}, 8, Placement(2, 3)),
         ({"tensor_parallel": 2, "pipeline_parallel": 2, "replicas": 1}, 8, Placement(1, 4)),
         ({"gpus_per_replica": 4}, 8, Placement(2, 4)),
+        ({"args": {"data-parallel-size": 4}, "tensor_parallel": 2}, 16, Placement(2, 8)),
+        ({"args": ("--data-parallel-size=2", "--x")}, 7, Placement(3, 2)),
         ({"gpus_per_replica": 0, "replicas": 3}, 0, Placement(3, 0)),
         ({"gpus_per_replica": 0}, 8, Placement(1, 0)),
     ],
@@ -41,6 +43,7 @@ def test_a_cpu_build_needs_no_gpu() -> None:
         ({}, 0, "no GPU"),
         ({"tensor_parallel": 4}, 2, "need 1 x 4 GPUs .* there are 2"),
         ({"replicas": 3}, 2, "need 3 x 1 GPUs"),
+        ({"args": {"data_parallel_size": 2}, "gpus_per_replica": 1}, 8, "times data_parallel_size 2 needs 2"),
         ({"tensor_parallel": 4, "gpus_per_replica": 2}, 8, "tensor_parallel 4 .* needs 4"),
     ],
 )
