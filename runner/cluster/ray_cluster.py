@@ -13,8 +13,8 @@ from runner.cluster.links import WorkerLost, WorkerUnavailable
 from runner.cluster.messages import Batch, Setup
 from runner.cluster.ray_worker import worker_class
 from runner.config import ClusterConfig
-from runner.engines.ray_connection import RayNode, alive_nodes, connect, disconnect
-from runner.errors import ClusterError, ConfigError
+from runner.engines.ray_connection import RayNode, alive_nodes, connect, disconnect, is_connected
+from runner.errors import ClusterError
 
 LABEL = "sandbox"
 """The resource by which nodes say that they are for workers."""
@@ -35,8 +35,8 @@ async def open_crew(config: ClusterConfig, setup: Setup) -> AsyncIterator[Crew]:
     """Connect, and open a worker on each node; close them at the end.
 
     Raises:
-        ConfigError: Ray is not installed.
-        ClusterError: the cluster cannot be used, or no node may have a worker.
+        ConfigError: Ray is not installed, or there is no connection to the cluster.
+        ClusterError: no node may have a worker.
         SandboxError: no node can hold code as asked.
     """
     async with connected(config):
@@ -51,13 +51,13 @@ async def open_crew(config: ClusterConfig, setup: Setup) -> AsyncIterator[Crew]:
 
 @asynccontextmanager
 async def connected(config: ClusterConfig) -> AsyncIterator[None]:
-    """Be connected to the cluster while the block runs. Raises ConfigError, ClusterError.
+    """Be connected to the cluster while the block runs. Raises ConfigError.
 
     Signal handlers are to be installed inside: Ray brings its own.
     """
     global _n_users, _is_ours
     if _n_users == 0:
-        _is_ours = not await asyncio.to_thread(_is_connected)
+        _is_ours = not is_connected()
         await asyncio.to_thread(connect, config.address)
     _n_users += 1
     try:
@@ -66,17 +66,6 @@ async def connected(config: ClusterConfig) -> AsyncIterator[None]:
         _n_users -= 1
         if _n_users == 0 and _is_ours:
             await asyncio.to_thread(disconnect)
-
-
-def _is_connected() -> bool:
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError(
-            f"cluster.kind is ray, and Ray is not installed here ({error}): make install-engines, or pip "
-            "install 'ray[default]', here and on all nodes"
-        ) from error
-    return bool(ray.is_initialized())
 
 
 class RayFleet:

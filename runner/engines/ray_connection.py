@@ -5,20 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from runner.engines.ray_address import LOCAL, ask_head, check_address, describe_refusal
 from runner.errors import ConfigError
 
-LOCAL = "local"
-"""In place of an address: a Ray of our own on this machine, which ends with this process."""
-
-CONNECT_TIMEOUT_S = 10.0
-MAX_REASON_CHARS = 500
 NICENESS = "RAY_worker_niceness"
-AUTH_VARIABLES = "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
 
 _own = False  # Ray's connection is the process's as well
 
@@ -62,19 +56,27 @@ def connect(address: str | None = None) -> bool:
         import ray
     except ImportError as error:
         raise ConfigError(
-            f"Ray is not installed here ({error}): make install-engines, or set engines.kind to local"
+            f"Ray is not installed here ({error}): make install-engines, or pip install 'ray[default]', "
+            f"here and on all nodes; or go without (engines.kind: local, cluster.kind: none)"
         ) from error
     if ray.is_initialized():
         return _own
     if where != LOCAL:
         check_address(where)
+        ask_head(where)
     own = {"include_dashboard": False} if where == LOCAL else {}
     try:
         ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise ConfigError(describe_refusal(where, error)) from error
+        raise ConfigError(describe_refusal(where, str(error))) from error
     _own = where == LOCAL
     return _own
+
+
+def is_connected() -> bool:
+    """Return whether this process is connected to a Ray. Does not import it: `guard_own` comes before."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 def guard_own() -> None:
@@ -105,45 +107,3 @@ def alive_nodes() -> list[RayNode]:
         if row["Alive"]
     ]
     return sorted(nodes, key=lambda node: (node.address, node.node_id))
-
-
-def check_address(address: str) -> None:
-    """Raise ConfigError where an address is not a head's, or nothing listens there. Blocks."""
-    if address == "auto":
-        return
-    if "://" in address:
-        raise ConfigError(
-            f"Ray address {address}: this is not a head's HOST:PORT. From outside of a cluster: ray job "
-            f"submit --address http://HOST:8265 --working-dir . -- python -m runner ..."
-        )
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise ConfigError(f"Ray address {address}: write HOST:PORT of the head, auto or local")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"Ray address {address}: nothing answers there ({error}); correct the address (on the head, ray "
-            f"status shows whether it runs; its port is 6379 unless ray start named another)"
-        ) from error
-
-
-def describe_refusal(address: str, error: Exception) -> str:
-    """Return what to say of an error of `ray.init`, and what to do. Pure."""
-    text = " ".join(str(error).split())[:MAX_REASON_CHARS]
-    if "ersion mismatch" in text:
-        return (
-            f"Ray address {address}: {text}; install the cluster's versions of Ray and Python here, or run "
-            f"there: ray job submit"
-        )
-    if "uthentication" in text or "token" in text:
-        return (
-            f"Ray address {address}: it refused this process's token; set {AUTH_VARIABLES} here as "
-            f"where ray start ran"
-        )
-    if address == LOCAL:
-        return f"no Ray could be started on this machine: {text}; or set engines.kind to local"
-    return (
-        f"Ray address {address}: no connection ({text}); set {AUTH_VARIABLES} here as where ray start "
-        f"ran, and see on the head whether it runs (ray status)"
-    )
