@@ -19,6 +19,7 @@ from runner.cluster.ray_cluster import LABEL
 from runner.commands.run import parse_arguments
 from runner.commands.sweep import main as sweep
 from runner.config import RunConfig
+from runner.factory import MODEL_KINDS
 from runner.sweep import by_engines, read_sweep
 from tests.processes import ROOT
 
@@ -80,6 +81,14 @@ def test_commands_have_the_options_shown() -> None:
     for command in commands:
         words = [word for word in command.replace(") does", "").split() if word != "..."]
         parse_arguments([word.strip("'\"") for word in words if not word.startswith("#")])
+
+
+def test_help_names_every_kind_of_model(capsys: pytest.CaptureFixture[str]) -> None:
+    """What --model may be is what the factory takes."""
+    with pytest.raises(SystemExit):
+        parse_arguments(["--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert [kind for kind in MODEL_KINDS.split(", ") if kind not in words] == []
 
 
 def test_links_lead_somewhere() -> None:

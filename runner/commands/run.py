@@ -97,7 +97,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--config", metavar="FILE", type=Path, help="a YAML file; see configs/ and runner/config/")
-    add("--model", metavar="KIND[:ARG]", help="openai:URL, replay:FILE, oracle, decoy or nop")
+    add("--model", metavar="KIND[:ARG]",
+        help="openai:URL[,URL...], vllm:PATH_OR_ID (starts engines here, or on the cluster), replay:FILE, "
+        "oracle, decoy or nop")  # fmt: skip
     add("--concurrency", metavar="N", type=int, help="trajectories in flight (default 16)")
     add("--limit", metavar="N", type=int, help="run only the first N samples")
     add("--shuffle", metavar="SEED", type=int, help="run the samples in this random order")
