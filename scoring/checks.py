@@ -19,17 +19,20 @@ from bench_data.checks import (
     CompoundCheck,
     FileCheckModel,
 )
-from scoring import file_checks, pybench_judges
+from scoring import file_checks
 from scoring.answers import answer_json, answer_line, answer_number, answer_text, folded
 from scoring.compare import difference, is_close, show
 from scoring.file_checks import MALFORMED, Facts
+from scoring.pybench.answer_judges import STRICT_ANSWER_JUDGES
+from scoring.pybench.strict_judges import STRICT_FILE_JUDGES
+from scoring.pybench.upstream_judges import UPSTREAM_ANSWER_JUDGES, UPSTREAM_FILE_JUDGES
 from scoring.requests import facts_key, kind_of
 
 AS_EXPECTED = "as expected"
 MAX_REASON_CHARS = 1_000
 
-FILE_JUDGES = {**file_checks.FILE_JUDGES, **pybench_judges.FILE_JUDGES}
-ANSWER_JUDGES = pybench_judges.ANSWER_JUDGES
+FILE_JUDGES = {**file_checks.FILE_JUDGES, **UPSTREAM_FILE_JUDGES, **STRICT_FILE_JUDGES}
+ANSWER_JUDGES = {**UPSTREAM_ANSWER_JUDGES, **STRICT_ANSWER_JUDGES}
 
 
 @dataclass(frozen=True, slots=True)

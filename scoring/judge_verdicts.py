@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from scoring.judge_question import Pair
-from scoring.pybench_report import UPSTREAM_MAX_TURNS, wilson_interval
+from scoring.pybench.report import UPSTREAM_MAX_TURNS, wilson_interval
 from scoring.score import mean
 
 Winner = Literal["candidate", "reference", "tie"]

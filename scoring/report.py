@@ -10,8 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from scoring.pybench_report import difference_lines
-from scoring.pybench_report import lines as profile_lines
+from scoring.pybench.report import difference_lines
+from scoring.pybench.report import lines as profile_lines
 from scoring.score import DEFAULT_PROFILE, Report
 from scoring.store import REPORT, SCORES
 

@@ -26,7 +26,7 @@ def test_wheel_runs_the_demo(tmp_path: Path) -> None:
         archive.extractall(tmp_path / "unpacked")
     unpacked = str(tmp_path / "unpacked")
     assert not (tmp_path / "unpacked/tests").exists()
-    assert (tmp_path / "unpacked/scoring/pybench_checks.yaml").is_file()
+    assert (tmp_path / "unpacked/scoring/pybench/tasks.yaml").is_file()
 
     where = "import runner, scoring; print(runner.__file__, scoring.__file__)"
     shown = subprocess.run(

@@ -23,9 +23,9 @@ from scoring.errors import RunDirError, ScoringError
 from scoring.judging import Context
 from scoring.outputs_folder import artifacts_in
 from scoring.pipeline import Scored, default_n_workers, score_trajectories
-from scoring.pybench import NAME, VERSION, PyBenchScorer, all_inputs
-from scoring.pybench_checks import Profile, load_checks
-from scoring.pybench_report import ProfileReport, Tasks, as_json, differences, lines, profile_report
+from scoring.pybench.report import ProfileReport, Tasks, as_json, differences, lines, profile_report
+from scoring.pybench.scorer import NAME, VERSION, PyBenchScorer, all_inputs
+from scoring.pybench.tasks import Profile, load_checks
 from scoring.store import check_target, write_atomically
 
 Rows = Sequence[Mapping[str, Any]]

@@ -19,9 +19,7 @@ from scoring.commands.pybench import check_readers, load_tasks
 from scoring.errors import RunDirError, ScoringError
 from scoring.judging import Context
 from scoring.pipeline import Scored, default_n_workers, score_trajectories
-from scoring.pybench import PyBenchScorer, all_inputs, output_folders
-from scoring.pybench_checks import Profile
-from scoring.pybench_report import (
+from scoring.pybench.report import (
     Attempt,
     ProfileReport,
     as_json,
@@ -29,6 +27,8 @@ from scoring.pybench_report import (
     profile_report,
     tasks_apart,
 )
+from scoring.pybench.scorer import PyBenchScorer, all_inputs, output_folders
+from scoring.pybench.tasks import Profile
 from scoring.report import print_report
 from scoring.score import Report, Score, Scorer, make_report
 from scoring.store import (

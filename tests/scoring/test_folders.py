@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from scoring.checks import judge
 from scoring.facts import gather_facts
-from scoring.pybench_strict_checks import StrictCheck
+from scoring.pybench.strict_checks import StrictCheck
 from scoring.trajectory import Artifact
 
 ADAPTER: TypeAdapter[Any] = TypeAdapter(StrictCheck)

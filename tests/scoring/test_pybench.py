@@ -16,8 +16,8 @@ from bench_data.sample import Sample
 from sandbox_pool import PoolConfig
 from scoring.__main__ import main
 from scoring.errors import RunDirError
-from scoring.pybench import last_message, output_folders
-from scoring.pybench_checks import load_checks
+from scoring.pybench.scorer import last_message, output_folders
+from scoring.pybench.tasks import load_checks
 
 for module in ("cv2", "mutagen"):
     pytest.importorskip(module, reason="what PyBench needs is not installed: make install-pybench")

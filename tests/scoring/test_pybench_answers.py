@@ -8,9 +8,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from scoring.checks import judge
-from scoring.pybench_answers import STRICT_ANSWER_JUDGES
-from scoring.pybench_checks import load_checks
-from scoring.pybench_strict_checks import StrictCheck
+from scoring.pybench.answer_judges import STRICT_ANSWER_JUDGES
+from scoring.pybench.strict_checks import StrictCheck
+from scoring.pybench.tasks import load_checks
 
 ADAPTER: TypeAdapter[Any] = TypeAdapter(StrictCheck)
 

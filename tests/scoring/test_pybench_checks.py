@@ -22,7 +22,8 @@ from pydantic import TypeAdapter
 from scoring.checks import FILE_JUDGES, judge
 from scoring.errors import ScoringError
 from scoring.facts import INSIDE
-from scoring.pybench_checks import UpstreamCheck, load_checks
+from scoring.pybench.tasks import load_checks
+from scoring.pybench.upstream_checks import UpstreamCheck
 from scoring.requests import facts_key, file_checks, request_of
 
 ADAPTER: TypeAdapter[Any] = TypeAdapter(UpstreamCheck)

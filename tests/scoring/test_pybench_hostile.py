@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 from scoring.__main__ import main
-from scoring.pybench_checks import PickleLoads
+from scoring.pybench.upstream_checks import PickleLoads
 
 for module in ("cv2", "mutagen"):
     pytest.importorskip(module, reason="what PyBench needs is not installed: make install-pybench")

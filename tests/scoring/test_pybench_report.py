@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench_data.sample import Sample
-from scoring.pybench_checks import AlwaysPasses, Profile, TaskChecks
-from scoring.pybench_report import (
+from scoring.pybench.report import (
     Tasks,
     as_json,
     difference_lines,
@@ -20,6 +19,8 @@ from scoring.pybench_report import (
     tasks_apart,
     wilson_interval,
 )
+from scoring.pybench.tasks import Profile, TaskChecks
+from scoring.pybench.upstream_checks import AlwaysPasses
 from scoring.score import Score, ScoredAttempt
 
 PASSES = AlwaysPasses()

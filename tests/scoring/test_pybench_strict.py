@@ -19,8 +19,8 @@ from PIL import Image
 
 from scoring.checks import Verdict, judge
 from scoring.facts import INSIDE
-from scoring.pybench_checks import Profile, load_checks
-from scoring.pybench_strict_judges import STRICT_FILE_JUDGES
+from scoring.pybench.strict_judges import STRICT_FILE_JUDGES
+from scoring.pybench.tasks import Profile, load_checks
 from scoring.requests import facts_key, file_checks, kind_of, request_of
 
 WHY = "what PyBench needs is not installed: make install-pybench"

@@ -14,7 +14,7 @@ import pytest
 
 from scoring.checks import judge
 from scoring.facts import INSIDE
-from scoring.pybench_checks import load_checks
+from scoring.pybench.tasks import load_checks
 from scoring.requests import facts_key, file_checks, request_of
 
 pytestmark = pytest.mark.data

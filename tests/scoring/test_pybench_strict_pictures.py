@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 from scoring.checks import Verdict, judge
 from scoring.facts import INSIDE
-from scoring.pybench_checks import Profile, load_checks
-from scoring.pybench_picture_judges import PICTURE_JUDGES
+from scoring.pybench.picture_judges import PICTURE_JUDGES
+from scoring.pybench.tasks import Profile, load_checks
 from scoring.requests import facts_key, file_checks, kind_of, request_of
 
 cv2 = pytest.importorskip("cv2", reason="what PyBench needs is not installed: make install-pybench")

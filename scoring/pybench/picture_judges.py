@@ -1,4 +1,4 @@
-"""Judges pictures by PyBench's strict checks. Pure: one small function a kind, as in `pybench_judges`."""
+"""Judges pictures by PyBench's strict checks. Pure: one small function a kind, as in `upstream_judges`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from scoring import pybench_picture_checks as checks
 from scoring.compare import number, show
 from scoring.file_checks import MALFORMED, Facts
+from scoring.pybench import picture_checks as checks
 
 NEARLY_THE_SAME = 3.0
 """Mean difference per channel below which a picture is a copy."""

@@ -1,26 +1,16 @@
-"""The kinds of PyBench's checks, as data, and the checks of its 143 tasks.
+"""The kinds of upstream's checks, as data.
 
-The kinds in this module are upstream's: what its unit tests at github.com/Mercury7353/PyBench fa90fae
-(`data/unit_test/tests.py`) look at, defects included. Those that are strict are in
-`pybench_strict_checks`. Each task has a check in both profiles; where they differ, it says why.
+They are what its unit tests at github.com/Mercury7353/PyBench fa90fae (`data/unit_test/tests.py`) look at,
+defects included.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from ruamel.yaml import YAML
+from pydantic import Field
 
-from bench_data.checks import AnswerCheckModel, CompoundCheck, FileCheck, FileCheckModel
-from scoring.errors import ScoringError
-from scoring.pybench_strict_checks import StrictCheck
-
-CHECKS = Path(__file__).with_name("pybench_checks.yaml")
-
-Profile = Literal["upstream", "strict"]
+from bench_data.checks import AnswerCheckModel, FileCheckModel
 
 
 class LastMessageContains(AnswerCheckModel):
@@ -287,73 +277,3 @@ UpstreamCheck = Annotated[
     | Mp3Shorter,
     Field(discriminator="kind"),
 ]
-AnyCheck = Annotated[UpstreamCheck | StrictCheck | FileCheck, Field(discriminator="kind")]
-
-
-class AllOf(CompoundCheck):
-    """All of several checks pass."""
-
-    kind: Literal["all_of"] = "all_of"
-    checks: list[AnyCheck] = Field(min_length=1)
-
-
-class AnyOf(CompoundCheck):
-    """One of several checks passes."""
-
-    needs_all = False
-
-    kind: Literal["any_of"] = "any_of"
-    checks: list[AnyCheck] = Field(min_length=1)
-
-
-class TaskChecks(BaseModel):
-    """How one task is judged."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    upstream: UpstreamCheck
-    strict: Annotated[AnyCheck | AllOf | AnyOf, Field(discriminator="kind")] | None = None
-    """None: upstream's, unless the task is excluded."""
-
-    excluded: str | None = None
-    """Why `strict` leaves the task out."""
-
-    flaw: str | None = None
-    """What is wrong with upstream's check: the reason why the profiles differ."""
-
-    needs_internet: bool = False
-
-    is_solved_at_head: bool = False
-    """Whether its input at head is what upstream's own agent made of it: copying that is no solution."""
-
-    def check(self, profile: Profile) -> UpstreamCheck | AnyCheck | AllOf | AnyOf | None:
-        """Return the check of a profile; None when that leaves the task out."""
-        if profile == "upstream":
-            return self.upstream
-        return None if self.excluded else self.strict or self.upstream
-
-    @property
-    def differs(self) -> bool:
-        """Whether the profiles judge it differently."""
-        return self.strict is not None or self.excluded is not None
-
-
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    tasks: dict[str, TaskChecks]
-
-
-@cache
-def load_checks(path: Path = CHECKS) -> dict[str, TaskChecks]:
-    """Return the checks of all tasks, by their index. Blocks. Raises ScoringError that names the key."""
-    data = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    try:
-        tasks = _File.model_validate(data).tasks
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ScoringError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    for index, task in tasks.items():
-        if task.differs and not (task.flaw or task.excluded):
-            raise ScoringError(f"{path}: tasks.{index}: the profiles differ, and `flaw` does not say why")
-    return tasks

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from bench_data.sample import Sample
-from scoring.pybench_checks import Profile, TaskChecks
+from scoring.pybench.tasks import Profile, TaskChecks
 from scoring.score import Score, ScoredAttempt, mean
 
 PASS, FAILED = "Pass", "Failed"

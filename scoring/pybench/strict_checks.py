@@ -1,6 +1,6 @@
 """The kinds of PyBench's strict checks, as data: what a right result is like, beyond that a file exists.
 
-Those of answers come first, then tables, then documents, sounds and models; `pybench_picture_checks` has
+Those of answers come first, then tables, then documents, sounds and models; `picture_checks` has
 those of pictures.
 """
 
@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bench_data.checks import AnswerCheckModel, CheckModel, FileCheckModel
-from scoring.pybench_picture_checks import (
+from scoring.pybench.picture_checks import (
     Compared,
     PictureAdjusted,
     PictureBlend,

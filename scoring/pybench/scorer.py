@@ -15,7 +15,7 @@ from typing import Any
 
 from bench_data.sample import Sample, SampleFile
 from scoring.judging import Context, judged, not_scored
-from scoring.pybench_checks import Profile, TaskChecks
+from scoring.pybench.tasks import Profile, TaskChecks
 from scoring.score import Score, Scorer
 from scoring.trajectory import Artifact, Trajectory, artifacts_of, final_answer, require_fields
 

@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from scoring import pybench_strict_checks as checks
 from scoring.compare import show
+from scoring.pybench import strict_checks as checks
 
 MAX_ANSWER_CHARS = 100_000
 MAX_WINDOW_CHARS = 400

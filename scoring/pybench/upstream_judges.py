@@ -1,4 +1,4 @@
-"""Judges what was found out about PyBench's output files and answers. Pure: one small function a kind.
+"""Judges output files and answers by upstream's checks. Pure: one small function a kind.
 
 As in `file_checks`: facts can be anything, and a judge returns what is wrong, or None.
 """
@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from scoring import pybench_checks as checks
 from scoring.compare import is_number, number, show, whole_number
 from scoring.file_checks import MALFORMED, Facts
-from scoring.pybench_strict_judges import STRICT_ANSWER_JUDGES, STRICT_FILE_JUDGES
+from scoring.pybench import upstream_checks as checks
 
 
 def _contains(check: checks.LastMessageContains, text: str) -> str | None:
@@ -172,15 +171,14 @@ def _shorter(check: checks.Mp3Shorter, facts: Facts) -> str | None:
     return None if value < reference else f"{value:.1f} s long, the input has {reference:.1f} s"
 
 
-ANSWER_JUDGES: Mapping[str, Callable[[Any, str], str | None]] = {
+UPSTREAM_ANSWER_JUDGES: Mapping[str, Callable[[Any, str], str | None]] = {
     "last_message_contains": _contains,
     "always_fails": _always_fails,
     "always_passes": _always_passes,
-    **STRICT_ANSWER_JUDGES,
 }
 """By the kind of the check."""
 
-FILE_JUDGES: Mapping[str, Callable[[Any, Facts], str | None]] = {
+UPSTREAM_FILE_JUDGES: Mapping[str, Callable[[Any, Facts], str | None]] = {
     "paths_exist": _paths_exist,
     "folder_has": _folder_has,
     "csv_no_nulls": _no_nulls,
@@ -202,5 +200,4 @@ FILE_JUDGES: Mapping[str, Callable[[Any, Facts], str | None]] = {
     "wav_louder": _louder,
     "mp3_replaygain_lower": _replaygain,
     "mp3_shorter": _shorter,
-    **STRICT_FILE_JUDGES,
 }

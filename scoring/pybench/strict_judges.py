@@ -1,15 +1,14 @@
-"""Judges tables, documents, sounds and models by PyBench's strict checks. Pure: see `pybench_judges`."""
+"""Judges tables, documents, sounds and models by PyBench's strict checks. Pure: see `upstream_judges`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from scoring import pybench_strict_checks as checks
 from scoring.compare import number, show, whole_number
 from scoring.file_checks import MALFORMED, Facts
-from scoring.pybench_answers import STRICT_ANSWER_JUDGES
-from scoring.pybench_picture_judges import PICTURE_JUDGES
+from scoring.pybench import strict_checks as checks
+from scoring.pybench.picture_judges import PICTURE_JUDGES
 
 
 def _rows(check: checks.RowsOfInput, facts: Facts) -> str | None:
@@ -232,4 +231,3 @@ STRICT_FILE_JUDGES: Mapping[str, Callable[[Any, Facts], str | None]] = {
     **PICTURE_JUDGES,
 }
 """By the kind of the check."""
-__all__ = ["STRICT_ANSWER_JUDGES", "STRICT_FILE_JUDGES"]
