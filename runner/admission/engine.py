@@ -19,6 +19,7 @@ GROWTH = 1.25
 CUT = 0.8
 BINDS = 0.9
 N_POLLS_QUEUED = 3
+N_POLLS_MISSED = 3
 CUT_INTERVAL_S = 1.0
 SOFT_TRIM_INTERVAL_S = 12.0
 HARD_TRIM_INTERVAL_S = 4.0
@@ -49,6 +50,14 @@ class Use:
         """What a cut is taken from: what is there may be less than the cap."""
         return min(self.max_trajectories, max(1, self.n_trajectories))
 
+    def reduced(self, share: float) -> int:
+        """Return the cap for a share of the trajectories that are there.
+
+        More than the cap are there while an earlier cut is waited for: they fill the cache, not the cap, and
+        a cut of the cap at each look would end at one.
+        """
+        return min(self.max_trajectories, int(share * max(1, self.n_trajectories)))
+
 
 class EngineAdmission:
     """Reads the metrics of one engine, poll by poll."""
@@ -60,6 +69,8 @@ class EngineAdmission:
         self._cut_at = -CUT_INTERVAL_S
         self._trimmed_at = -SOFT_TRIM_INTERVAL_S
         self._made_token_at = 0.0
+        self._looked_at = 0.0
+        self._tells_usage = False
 
     @property
     def has_read(self) -> bool:
@@ -69,19 +80,25 @@ class EngineAdmission:
     def on_load(self, now: float, load: EngineLoad, use: Use) -> list[Wish]:
         """Return the caps that should be others. Counters that fall were those of an engine started again."""
         before, self._before = self._before, load
+        looked_at, self._looked_at = self._looked_at, now
         if before is None:
             self._made_token_at = now
+            self._tells_usage = load.kv_usage is not None
             return self._begin(load, use)
+        if now - looked_at > max(self._config.stall_s, N_POLLS_MISSED * self._config.poll_s):
+            self._made_token_at = now  # nobody looked meanwhile: it may have had nothing to do
         if self._has_stalled(now, before, load):
             return self._on_stall(load, use)
         if n_preemptions := _increase(before.n_preemptions, load.n_preemptions):
             return self._on_preemptions(now, n_preemptions, use)
+        self._tells_usage = self._tells_usage or load.kv_usage is not None
         usage = load.kv_usage or 0.0
         if usage > self._config.kv_soft:
             return self._trim(now, usage, use)
         queued = self._on_queue(load, use)
+        is_known = load.kv_usage is not None or not self._tells_usage
         is_calm = now - self._trimmed_at > HARD_TRIM_INTERVAL_S
-        if queued or load.n_queued or usage >= self._config.kv_grow or not is_calm:
+        if queued or load.n_queued or usage >= self._config.kv_grow or not (is_known and is_calm):
             return queued
         return self._grow(usage, use)
 
@@ -115,14 +132,14 @@ class EngineAdmission:
         if now - self._cut_at < CUT_INTERVAL_S:
             return []
         self._cut_at = self._trimmed_at = now
-        return [Wish("trajectories", int(CUT * use.trajectories_in_use), f"{n} preemptions")]
+        return [Wish("trajectories", use.reduced(CUT), f"{n} preemptions")]
 
     def _trim(self, now: float, usage: float, use: Use) -> list[Wish]:
         is_hard = usage > self._config.kv_hard
         if now - self._trimmed_at < (HARD_TRIM_INTERVAL_S if is_hard else SOFT_TRIM_INTERVAL_S):
             return []
         self._trimmed_at = now
-        fits = int(use.trajectories_in_use * self._config.kv_target / usage)
+        fits = use.reduced(self._config.kv_target / usage)
         return [Wish("trajectories", fits, f"KV cache {usage:.0%} full")]
 
     def _on_queue(self, load: EngineLoad, use: Use) -> list[Wish]:

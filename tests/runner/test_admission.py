@@ -133,6 +133,53 @@ def test_preemptions_cut_and_a_restart_does_not() -> None:
     assert admission.max_trajectories == 160
 
 
+@pytest.mark.parametrize("trouble", ["usage", "preemptions"])
+def test_a_cut_that_is_waited_for_is_not_made_again(trouble: str) -> None:
+    """Running trajectories go on for minutes: the cap follows what is there, and not itself down to one."""
+    admission = adaptive(100, 100)
+    on_load(admission, 0.0, CALM, 100)
+    for poll in range(1, 300):
+        load = replace(CALM, n_generated_tokens=poll)
+        load = replace(load, kv_usage=0.85) if trouble == "usage" else replace(load, n_preemptions=poll)
+        on_load(admission, 10.0 + 2 * poll, load, 100)
+    assert admission.max_trajectories == (82 if trouble == "usage" else 80)
+    on_load(admission, 620.0, replace(load, kv_usage=0.95, n_generated_tokens=0), 82)
+    assert admission.max_trajectories == 60
+
+
+def test_a_cache_that_is_not_told_of_any_more_lets_nothing_grow() -> None:
+    """Not a number, or no line; where it never was, the queue and the preemptions have to do."""
+    lost, silent = adaptive(), adaptive()
+    for admission, first in ((lost, CALM), (silent, replace(CALM, kv_usage=None))):
+        on_load(admission, 0.0, first)
+        on_load(admission, 10.0, replace(CALM, kv_usage=None))
+    assert (lost.max_calls, silent.max_calls) == (16, 32)
+    on_load(lost, 12.0, CALM)
+    assert lost.max_calls == 32
+
+
+def test_a_time_without_looks_is_no_stall() -> None:
+    """The runner was stopped; whether the engine had calls meanwhile, nobody knows."""
+    admission = adaptive()
+    on_load(admission, 0.0, replace(CALM, n_running=0))
+    assert not [change for change in on_load(admission, 600.0, CALM) if "no token" in change.reason]
+    on_load(admission, 620.0, CALM)
+    assert "no token" in on_load(admission, 631.0, CALM)[0].reason
+
+
+def test_caps_at_their_least_grow_again() -> None:
+    """One call and one trajectory at each engine: what runs goes on, and what waits comes in by and by."""
+    admission = adaptive()
+    stalled = replace(CALM, n_running=1, kv_usage=0.0)
+    for poll in range(100):
+        on_load(admission, 10.0 * poll, stalled, 1)
+    assert (admission.max_calls, admission.max_trajectories) == (1, 1)
+    for poll in range(1, 41):
+        works = replace(stalled, n_generated_tokens=poll)
+        on_load(admission, 1000.0 + 2 * poll, works, admission.max_trajectories)
+    assert (admission.max_calls, admission.max_trajectories) == (256, 256)
+
+
 def test_queue_in_the_engine_cuts_calls() -> None:
     """Calls that wait in the engine for several looks could as well wait here."""
     admission = adaptive()
