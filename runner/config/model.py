@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -50,6 +50,11 @@ class ModelConfig(ConfigModel):
     max_backoff_s: float = Field(default=30.0, ge=0)
     """Longest wait between two tries, unless the server's Retry-After asks for more; for more than
     `timeout_s`, the call fails."""
+
+    transport: Literal["chat", "tokens"] = "chat"
+    """`chat`: the conversation as text, at each turn. `tokens`: as token ids, to which each turn only adds,
+    so that nothing is tokenised again and the prefix cache always hits; for vLLM, plain text and chat
+    templates that keep earlier turns as they are, which is checked before the run."""
 
     send_seed: bool = True
     """Send a `seed` with each request, derived from the attempt's; one in `request` replaces it."""

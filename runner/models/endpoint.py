@@ -55,13 +55,20 @@ class Endpoint:
         self.latency_s: float | None = None
         self.listens_at(url)
 
-    async def post(self, http: aiohttp.ClientSession, body: bytes) -> Answer:
+    async def post(self, http: aiohttp.ClientSession, body: bytes, path: str = "chat/completions") -> Answer:
         """Ask for a completion. Raises aiohttp.ClientError, TimeoutError, OSError."""
         self.n_calls += 1
+        return await self._post(http, self._base_url / path, body)
+
+    async def post_beside(self, http: aiohttp.ClientSession, body: bytes, path: str) -> Answer:
+        """Ask for what vLLM has beside /v1, and that costs no GPU. Raises as `post` does."""
+        return await self._post(http, self._root_url / path, body)
+
+    async def _post(self, http: aiohttp.ClientSession, url: URL, body: bytes) -> Answer:
         async with asyncio.timeout(None) as call:
             self._calls.add(call)
             try:
-                async with http.post(self._completions_url, data=body) as response:
+                async with http.post(url, data=body) as response:
                     return Answer(response.status, response.headers, await response.read())
             finally:
                 self._calls.discard(call)
@@ -72,7 +79,8 @@ class Endpoint:
         self.url = str(parsed.with_user(None))
         """Fit to be shown: without a password."""
 
-        self._completions_url = parsed / "chat/completions"
+        self._base_url = parsed
+        self._root_url = parsed.parent if parsed.name == "v1" else parsed
         self._models_url = parsed / "models"
         self._metrics_url = parsed.with_path("/metrics").with_query(None)
         self._has_metrics: bool | None = None

@@ -1,4 +1,4 @@
-"""Servers that speak OpenAI's chat completions: vLLM, llama.cpp, SGLang, Ray Serve, hosted ones.
+"""Servers that speak OpenAI's API: vLLM, llama.cpp, SGLang, Ray Serve, hosted ones.
 
 aiohttp and orjson, nothing between. A request is tried again, with jittered exponential back-off,
 after connection errors, time-outs, 408, 429, 5xx (no sooner than Retry-After says) and answers that
@@ -10,53 +10,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
-from collections.abc import Mapping, Sequence
-from email.utils import parsedate_to_datetime
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import aiohttp
 
 from runner.config import AdmissionConfig, ModelConfig
 from runner.encoding import encode
 from runner.endpoint_table import EngineEndpoint
-from runner.errors import ConfigError, ContextOverflow, ModelRefused, ModelUnavailable
+from runner.errors import ConfigError, ModelUnavailable
 from runner.models.base import Completion, ModelRequest
+from runner.models.chat import ChatTransport, messages_of
 from runner.models.endpoint import Answer, Endpoint, OnEvent, loop_time
 from runner.models.engine_table import EngineTable
-from runner.models.model_list import lists_model, read_model_list
+from runner.models.lookout import Lookout
 from runner.models.request_body import RequestBody
-from runner.models.window import ReplyTooLong, Window, shorter_reply
-from runner.models.wire import (
-    BadAnswer,
-    counts_reply,
-    is_context_overflow,
-    is_reply_too_long,
-    read_completion,
-    refusal_text,
-)
+from runner.models.retrying import OVERLOADED_STATUSES, Failure, backoff_s, read_refusal
+from runner.models.token_wire import completion_parameters
+from runner.models.tokens import TokenTransport
+from runner.models.transport import Call, Transport
+from runner.models.window import ReplyTooLong, Window
+from runner.models.wire import BadAnswer
 from runner.routing import Router
 from runner.statistics import EndpointStatistics
 
 logger = logging.getLogger(__name__)
 
-RETRIED_STATUSES = frozenset({408, 429}) | frozenset(range(500, 600))
-OVERLOADED_STATUSES = frozenset({429, 503})
-FIRST_BACKOFF_S = 0.5
 CONNECT_TIMEOUT_S = 10.0
-PROBE_INTERVAL_S = 0.5
-
-
-class Failure(NamedTuple):
-    """Why a call gave no completion."""
-
-    reason: str
-    stays: bool = False
-    """Whether the next try goes to the same server: it is well, and says when to come back."""
-
-    wait_s: float = 0.0
-    """How long it asks us to wait."""
 
 
 class OpenAIClient:
@@ -91,42 +71,45 @@ class OpenAIClient:
             len(self._endpoints), lambda index: self._endpoints[index].admission.max_trajectories
         )
         self._engines = EngineTable(self._endpoints, self._router, open_endpoint=self._open_endpoint)
+        self._lookout = Lookout(
+            self._endpoints,
+            self._router,
+            config,
+            poll_s=self._admission.poll_s,
+            on_ejected=self._tell_ejected,
+        )
         self._headers = {"Content-Type": "application/json", **config.headers}
         if api_key is not None:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self.name = config.name or ""
-        self._body = RequestBody(config)
         self._window = Window()
+        self._body, self._transport = self._open_transport()
         self._roots: set[str] = set()
         self._http: aiohttp.ClientSession | None = None
         self._watcher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Connect, and find the model's name when the config has none.
+        """Connect, find the model's name when the config has none, and see whether the transport is served.
 
         Raises:
             ModelUnavailable: nothing listens at any of the addresses, or answers nothing readable.
-            ConfigError: the name is not set and a server lists several models, or none, or another one.
+            ConfigError: the name is not set and a server lists several models, or none, or another one; or a
+                server or its chat template does not allow `model.transport`.
         """
         timeout = aiohttp.ClientTimeout(total=self._config.timeout_s, sock_connect=CONNECT_TIMEOUT_S)
         # The gates bound the number of calls; a pool that bounds it again would only add a queue.
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
-        self._http = aiohttp.ClientSession(
+        http = self._http = aiohttp.ClientSession(
             headers=self._headers,
             timeout=timeout,
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=1 << 18,
         )
-        names = await self._look_at_all()
-        if not self.name:
-            if len(names) > 1:
-                raise ConfigError(
-                    f"model.name is not set, and the servers of --model list different models: "
-                    f"{', '.join(sorted(names))}; set model.name, or run one model at a time"
-                )
-            self.name = self._body.model = names.pop()
-        self._watcher = asyncio.create_task(self._watch())
+        await self._look_at_models(http)
+        ready = [endpoint for index, endpoint in enumerate(self._endpoints) if self._router.is_ready(index)]
+        await self._transport.check(http, ready)
+        self._watcher = asyncio.create_task(self._lookout.watch(http, self.name))
 
     def set_endpoints(self, table: Sequence[EngineEndpoint]) -> None:
         """Take in which engines there are: rows of all that there were, in the same order, and more.
@@ -136,54 +119,17 @@ class OpenAIClient:
         """
         self._engines.set_rows(table)
 
-    async def _look_at_all(self) -> set[str]:
-        """Return the names of the servers' models; one that is down is left out for now if others are not."""
-        names, down = set(), []
-        for index, endpoint in enumerate(self._endpoints):
-            if not self._router.is_up(index):
-                continue
-            try:
-                names.add(await self._look_at_models(endpoint))
-            except ModelUnavailable as error:
-                down.append((index, error))
-        if not names:
-            raise down[0][1] if down else ModelUnavailable("no engine is ready: start them before the client")
-        for index, cause in down:
-            self._router.eject(loop_time(), index)
-            self._tell_ejected(index, str(cause))
-            logger.warning("model server left out until it answers: %s", cause)
-        return names
-
-    async def _look_at_models(self, endpoint: Endpoint) -> str:
-        """Check that a server is there; return the name of its model, or the one that the config has."""
-        answer = await self._get_models(endpoint)
-        listed = read_model_list(answer, endpoint.url, self._config.name or None, self._config.api_key_env)
-        self._body.is_vllm = self._body.is_vllm or listed.is_vllm
-        self._roots |= listed.roots
-        if listed.max_model_len is not None:
-            self._window.narrow(listed.max_model_len)
-        return listed.name
-
     async def complete(self, request: ModelRequest) -> Completion:
         """Return the reply to a conversation. See ModelClient.complete for the errors."""
-        asked, wanted = self.body(request), self._body.max_reply_tokens
-        if wanted is None:
-            return await self._complete(request, asked)
-        n_tokens = self._window.longest_reply(request.attempt, len(asked), wanted)
+        call = self._transport.call(request)
         while True:
-            body = asked if n_tokens == wanted else self._body.write_shortened(request, n_tokens)
             try:
-                completion = await self._complete(request, body)
+                return await self._complete(request, call)
             except ReplyTooLong:
-                shorter = shorter_reply(n_tokens)
-                if shorter is None:
+                if not call.shorten():
                     raise
-                n_tokens = shorter
-                continue
-            self._window.on_completion(request.attempt, len(asked), completion)
-            return completion
 
-    async def _complete(self, request: ModelRequest, body: bytes) -> Completion:
+    async def _complete(self, request: ModelRequest, call: Call) -> Completion:
         """Try until there is a completion. Raises as `complete` does, and ReplyTooLong."""
         n_failed, moved = 0, False
         while True:
@@ -192,7 +138,7 @@ class OpenAIClient:
             n_losses = endpoint.n_losses
             began_at = time.perf_counter()
             try:
-                outcome = await self._call(index, body, request)
+                outcome = await self._call(index, call, request)
             finally:
                 endpoint.gate.release()
             if isinstance(outcome, Completion):
@@ -217,23 +163,27 @@ class OpenAIClient:
                     "again later"
                 )
             with request.clock.waiting():
-                await asyncio.sleep(max(outcome.wait_s, self._backoff_s(n_failed - 1)))
+                wait_s = backoff_s(n_failed - 1, self._config.max_backoff_s)
+                await asyncio.sleep(max(outcome.wait_s, wait_s))
 
     def identity(self) -> bytes:
         """Return what tells the model from others of its name; known once the client is started.
 
-        Where vLLM has loaded it from, or the servers' addresses.
+        Where vLLM has loaded it from, or the servers' addresses; and what its prompts are made by.
         """
-        return encode(sorted(self._roots or {endpoint.url for endpoint in self._endpoints}))
+        known = sorted(self._roots or {endpoint.url for endpoint in self._endpoints})
+        if self._config.transport == "chat":
+            return encode(known)
+        return encode([*known, self._config.transport, self._config.request])
 
     def body(self, request: ModelRequest) -> bytes:
-        """Return the request as it is sent."""
-        return self._body.write(request)
+        """Return the request with the conversation as text, whatever it is sent as."""
+        return self._body.write(messages_of(request), request)
 
     def forget(self, attempt: str) -> None:
         """See ModelClient."""
         self._router.forget(attempt)
-        self._window.forget(attempt)
+        self._transport.forget(attempt)
 
     def endpoints(self) -> tuple[EndpointStatistics, ...]:
         """See ModelClient."""
@@ -265,6 +215,30 @@ class OpenAIClient:
             await self._http.close()
             self._http = None
 
+    def _open_transport(self) -> tuple[RequestBody, Transport]:
+        if self._config.transport == "chat":
+            body = RequestBody(self._config)
+            return body, ChatTransport(body, self._window)
+        body = RequestBody(self._config, completion_parameters(self._config.request))
+        return body, TokenTransport(self._config, body, self._window, self._on_event)
+
+    async def _look_at_models(self, http: aiohttp.ClientSession) -> None:
+        """Take in what the servers list. Raises as `start` does."""
+        found = await self._lookout.look_at_models(http)
+        if not self.name:
+            names = {listed.name for listed in found}
+            if len(names) > 1:
+                raise ConfigError(
+                    f"model.name is not set, and the servers of --model list different models: "
+                    f"{', '.join(sorted(names))}; set model.name, or run one model at a time"
+                )
+            self.name = self._body.model = names.pop()
+        for listed in found:
+            self._body.is_vllm = self._body.is_vllm or listed.is_vllm
+            self._roots |= listed.roots
+            if listed.max_model_len is not None:
+                self._window.narrow(listed.max_model_len)
+
     async def _take_slot(self, request: ModelRequest) -> int:
         """Return the endpoint to call, with one of its slots held."""
         while True:
@@ -279,7 +253,7 @@ class OpenAIClient:
                 return index
             gate.release()  # it was ejected or lost meanwhile
 
-    async def _call(self, index: int, body: bytes, request: ModelRequest) -> Completion | Failure:
+    async def _call(self, index: int, call: Call, request: ModelRequest) -> Completion | Failure:
         """Return the completion, or why there is none.
 
         Raises:
@@ -289,50 +263,41 @@ class OpenAIClient:
         endpoint = self._endpoints[index]
         began_at = loop_time()
         try:
-            answer = await endpoint.post(self._open_http(), body)
+            answer = await call.ask(self._open_http(), endpoint)
+            if answer.status != 200:
+                return self._on_refusal(index, answer, is_first=request.n_turns_done == 0)
+            completion = call.read(answer.body)
+        except BadAnswer as error:
+            self._on_failure(index, str(error))
+            return Failure(str(error))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             failure = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             if not self._router.is_up(index):
                 failure = "its engine was lost"
             self._on_failure(index, failure)
             return Failure(failure)
-        if answer.status == 200:
-            try:
-                completion = read_completion(answer.body, request.conversation.messages)
-            except BadAnswer as error:
-                self._on_failure(index, str(error))
-                return Failure(str(error))
-            now = loop_time()
-            endpoint.on_success(now, now - began_at, completion.usage.completion_tokens)
-            if self._router.on_success(index):
-                self._on_event("endpoint_returned", {"endpoint": endpoint.name})
-            return completion
-        return self._on_refusal(index, answer, is_first=request.n_turns_done == 0)
+        now = loop_time()
+        endpoint.on_success(now, now - began_at, completion.usage.completion_tokens)
+        if self._router.on_success(index):
+            self._on_event("endpoint_returned", {"endpoint": endpoint.name})
+        return completion
 
     def _on_refusal(self, index: int, answer: Answer, *, is_first: bool) -> Failure:
         """Return why there is no completion. Raises as `_call` does."""
-        endpoint, status = self._endpoints[index], answer.status
-        failure = refusal_text(status, answer.body)
-        if is_context_overflow(status, answer.body):
-            can_ask_less = self._body.max_reply_tokens is not None and (self._window.n_tokens or not is_first)
-            if can_ask_less and counts_reply(answer.body):
-                raise ReplyTooLong(failure)
-            if is_first and is_reply_too_long(answer.body):
-                raise ModelRefused(
-                    f"{endpoint.url}: {failure} The task leaves too little room: lower "
-                    "model.request.max_tokens, or serve the model with a larger window"
-                )
-            raise ContextOverflow(failure)
-        if status not in RETRIED_STATUSES:
-            raise ModelRefused(f"{endpoint.url}: {failure}")
-        if status in OVERLOADED_STATUSES:
-            endpoint.on_refusal(loop_time(), status)
-        wait_s = retry_after_s(answer.headers, time.time())
-        if status == 429:
+        endpoint = self._endpoints[index]
+        can_ask_less = self._body.max_reply_tokens is not None and (
+            self._window.n_tokens is not None or not is_first
+        )
+        failure = read_refusal(
+            answer, endpoint.url, is_first=is_first, can_ask_less=can_ask_less, now=time.time()
+        )
+        if answer.status in OVERLOADED_STATUSES:
+            endpoint.on_refusal(loop_time(), answer.status)
+        if answer.status == 429:
             endpoint.n_failed_calls += 1
         else:
-            self._on_failure(index, failure)
-        return Failure(failure, stays=status == 429 or wait_s is not None, wait_s=wait_s or 0.0)
+            self._on_failure(index, failure.reason)
+        return failure
 
     def _on_failure(self, index: int, failure: str) -> None:
         endpoint = self._endpoints[index]
@@ -343,51 +308,6 @@ class OpenAIClient:
     def _tell_ejected(self, index: int, reason: str) -> None:
         self._on_event("endpoint_ejected", {"endpoint": self._endpoints[index].name, "reason": reason})
 
-    def _backoff_s(self, n_failed: int) -> float:
-        longest_s = min(self._config.max_backoff_s, FIRST_BACKOFF_S * 2**n_failed)
-        return random.uniform(longest_s / 2, longest_s)
-
-    async def _watch(self) -> None:
-        """Read the endpoints' metrics, and probe those that are ejected."""
-        next_look_at = 0.0
-        while True:
-            now = loop_time()
-            work = [self._probe(index) for index in self._router.take_probes(now)]
-            if now >= next_look_at:
-                next_look_at = now + self._admission.poll_s
-                up = [index for index in range(len(self._endpoints)) if self._router.is_up(index)]
-                work += [self._look_at_metrics(index, now) for index in up]
-            await asyncio.gather(*work)
-            await asyncio.sleep(min(PROBE_INTERVAL_S, self._admission.poll_s))
-
-    async def _look_at_metrics(self, index: int, now: float) -> None:
-        await self._endpoints[index].look_at_metrics(self._open_http(), now, self._router.n_pinned(index))
-
-    async def _probe(self, index: int) -> None:
-        endpoint = self._endpoints[index]
-        try:
-            answer = await endpoint.get_models(self._open_http())
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            return
-        if answer.status < 500 and self._serves_model(answer):
-            self._router.on_probe(index)
-
-    def _serves_model(self, answer: Answer) -> bool:
-        """Whether a server may be asked for the model; one that goes by a name of the config's takes any."""
-        return bool(self._config.name) or lists_model(answer, self.name)
-
-    async def _get_models(self, endpoint: Endpoint) -> Answer:
-        failure = ""
-        for n_failed in range(3):
-            try:
-                return await endpoint.get_models(self._open_http())
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                failure = str(error) or type(error).__name__
-                await asyncio.sleep(self._backoff_s(n_failed))
-        raise ModelUnavailable(
-            f"no model server at {endpoint.url}: {failure}. Start it, or correct --model openai:URL"
-        )
-
     def _open_endpoint(self, url: str, name: str = "") -> Endpoint:
         return Endpoint(
             url, self._admission, concurrency=self._concurrency, on_event=self._on_event, name=name
@@ -397,18 +317,3 @@ class OpenAIClient:
         if self._http is None:
             raise ModelUnavailable("the model client is not started, or closed")
         return self._http
-
-
-def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the seconds that a Retry-After header asks for (a number or a date), or None."""
-    value = headers.get("Retry-After", "").strip()
-    if not value:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-    except (ValueError, OverflowError):
-        return None

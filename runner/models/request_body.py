@@ -1,4 +1,4 @@
-"""ModelRequest -> the JSON of a chat completion request. The messages are not encoded again for each call."""
+"""ModelRequest -> the JSON of a request. What a conversation holds is not encoded again for each call."""
 
 from __future__ import annotations
 
@@ -12,38 +12,41 @@ from runner.models.wire import REPLY_PARAMS
 
 
 class RequestBody:
-    """Writes the requests of a client. `model` and `is_vllm` are set when its servers are known."""
+    """Writes the requests of a client. `model` and `is_vllm` are set when its servers are known.
 
-    def __init__(self, config: ModelConfig) -> None:
+    `parameters` stand for `model.request`, where a transport has other names for what that says.
+    """
+
+    def __init__(self, config: ModelConfig, parameters: Mapping[str, Any] | None = None) -> None:
         self.model = config.name or ""
         self.is_vllm = False
         self.max_reply_tokens = _max_reply_tokens(config.request)
         """What the config allows a reply; None where it says nothing."""
 
-        self._config = config
+        self._parameters = config.request if parameters is None else parameters
+        self._sends_seed = config.send_seed and "seed" not in config.request
         self._tails: dict[tuple[tuple[str, ...], int], bytes] = {}
 
-    def write(self, request: ModelRequest) -> bytes:
-        """Return the request as the config wants it."""
-        key = (request.stop, id(request.tools))
-        tail = self._tails.get(key)
-        if tail is None:
-            tail = self._tails[key] = self._tail(request, self._config.request)
-        return self._join(request, tail)
+    def write(self, head: bytes, request: ModelRequest, n_tokens: int | None = None) -> bytes:
+        """Return the request as the config wants it, or with `n_tokens` for the reply.
 
-    def write_shortened(self, request: ModelRequest, n_tokens: int) -> bytes:
-        """Return the request with fewer tokens for the reply than the config allows."""
-        fewer = {name: n_tokens for name in REPLY_PARAMS if name in self._config.request}
-        return self._join(request, self._tail(request, self._config.request | fewer))
-
-    def _join(self, request: ModelRequest, tail: bytes) -> bytes:
+        `head` is its first key with its value: the conversation, in one form or another.
+        """
+        if n_tokens is None:
+            key = (request.stop, id(request.tools))
+            tail = self._tails.get(key)
+            if tail is None:
+                tail = self._tails[key] = self._tail(request, self._parameters)
+        else:
+            fewer = {name: n_tokens for name in REPLY_PARAMS if name in self._parameters}
+            tail = self._tail(request, {**self._parameters, **fewer})
         seed = b""
-        if request.seed is not None and self._config.send_seed and "seed" not in self._config.request:
+        if request.seed is not None and self._sends_seed:
             seed = b',"seed":%d' % request.seed
-        return b'{"messages":%b%b%b' % (request.conversation.encoded(), seed, tail)
+        return b"{%b%b%b" % (head, seed, tail)
 
     def _tail(self, request: ModelRequest, parameters: Mapping[str, Any]) -> bytes:
-        """Return what follows the messages and the seed, mostly the same for all calls of a protocol."""
+        """Return what follows the conversation and the seed, mostly the same for all calls of a protocol."""
         options: dict[str, Any] = {"model": self.model}
         if request.stop:
             options["stop"] = list(request.stop)

@@ -1,4 +1,4 @@
-"""Reading what a chat completion server answers. Pure; never trusts the shape of an answer."""
+"""Reading what a server of OpenAI's API answers. Pure; never trusts the shape of an answer."""
 
 from __future__ import annotations
 
@@ -48,32 +48,45 @@ class BadAnswer(ValueError):  # noqa: N818 - an answer, not an exception of ours
 
 def read_completion(body: bytes, messages: Sequence[dict[str, Any]]) -> Completion:
     """Return the completion in an answer. Raises BadAnswer with the beginning of the body."""
+    answer, choice = read_choice(body)
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise BadAnswer(f"HTTP 200 without choices[0].message: {excerpt(body)}")
+    text = message.get("content")
+    if not isinstance(text, str | None):
+        raise BadAnswer(f"HTTP 200 whose message.content is a {type(text).__name__}: {excerpt(body)}")
+    tool_calls = message.get("tool_calls") or None
+    if tool_calls is not None and not _are_objects(tool_calls):
+        raise BadAnswer(f"HTTP 200 whose message.tool_calls is no list of objects: {excerpt(body)}")
+    return Completion(
+        text=text or "",
+        finish_reason=read_finish_reason(choice, text or ""),
+        reasoning=_text_or_none(message.get("reasoning_content") or message.get("reasoning")),
+        tool_calls=tool_calls,
+        logprobs=choice.get("logprobs"),
+        usage=read_usage(answer.get("usage"), messages, text or ""),
+    )
+
+
+def read_choice(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return an answer and the first choice in it. Raises BadAnswer."""
     try:
         answer = parse_json(body)
     except ValueError as error:
         raise BadAnswer(f"HTTP 200 whose body is not JSON ({error}): {excerpt(body)}") from error
     choices = answer.get("choices") if isinstance(answer, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
-    message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(choice, dict) or not isinstance(message, dict):
+    if not isinstance(choice, dict):
         raise BadAnswer(f"HTTP 200 without choices[0].message: {excerpt(body)}")
-    text = message.get("content")
-    if not isinstance(text, str | None):
-        raise BadAnswer(f"HTTP 200 whose message.content is a {type(text).__name__}: {excerpt(body)}")
+    return answer, choice
+
+
+def read_finish_reason(choice: dict[str, Any], text: str) -> str | None:
+    """Return why a reply ended. Raises BadAnswer when the server broke it off."""
     finish_reason = _text_or_none(choice.get("finish_reason"))
     if finish_reason in BROKEN_OFF:
-        raise BadAnswer(f"HTTP 200 with finish_reason {finish_reason!r} behind {(text or '')[:200]!r}")
-    tool_calls = message.get("tool_calls") or None
-    if tool_calls is not None and not _are_objects(tool_calls):
-        raise BadAnswer(f"HTTP 200 whose message.tool_calls is no list of objects: {excerpt(body)}")
-    return Completion(
-        text=text or "",
-        finish_reason=finish_reason,
-        reasoning=_text_or_none(message.get("reasoning_content") or message.get("reasoning")),
-        tool_calls=tool_calls,
-        logprobs=choice.get("logprobs"),
-        usage=_usage(answer.get("usage"), messages, text or ""),
-    )
+        raise BadAnswer(f"HTTP 200 with finish_reason {finish_reason!r} behind {text[:200]!r}")
+    return finish_reason
 
 
 def parse_json(body: bytes) -> Any:
@@ -140,7 +153,8 @@ def excerpt(body: bytes) -> str:
     return repr(text[:200]) if text else "an empty body"
 
 
-def _usage(said: Any, messages: Sequence[dict[str, Any]], text: str) -> Usage:
+def read_usage(said: Any, messages: Sequence[dict[str, Any]], text: str) -> Usage:
+    """Return what a server counted, or else an estimate by the characters."""
     if isinstance(said, dict) and isinstance(said.get("prompt_tokens"), int):
         prompt, completion = said["prompt_tokens"], said.get("completion_tokens")
         completion = completion if isinstance(completion, int) else 0

@@ -165,7 +165,7 @@ async def test_no_slot_is_lost_to_cancellation_or_held_while_backing_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """However calls end, all slots are free afterwards; whoever waits for another try holds none."""
-    monkeypatch.setattr("runner.models.openai.FIRST_BACKOFF_S", 30.0)
+    monkeypatch.setattr("runner.models.retrying.FIRST_BACKOFF_S", 30.0)
     failing = True
 
     async def handler(body: dict[str, Any]) -> web.StreamResponse:

@@ -19,7 +19,7 @@ from runner.config import ModelConfig
 from runner.conversation import Conversation
 from runner.errors import ConfigError, ContextOverflow, ModelRefused, ModelUnavailable
 from runner.models import ModelRequest, OpenAIClient
-from runner.models.openai import retry_after_s
+from runner.models.retrying import retry_after_s
 from tests.runner.factories import sample
 from tests.stub_server import StubServer, completion, refusal
 
@@ -389,7 +389,7 @@ async def test_waits_grow(
     status: int, headers: dict[str, str] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server with too many calls gets more time after each, however soon it asks us to come back."""
-    monkeypatch.setattr("runner.models.openai.FIRST_BACKOFF_S", 0.02)
+    monkeypatch.setattr("runner.models.retrying.FIRST_BACKOFF_S", 0.02)
     asked_at: list[float] = []
 
     async def handler(body: dict[str, Any]) -> web.StreamResponse:
