@@ -306,7 +306,7 @@ def test_counters_that_fall_are_a_new_beginning() -> None:
     assert on_load(admission, 20.0, replace(CALM, n_preemptions=0, kv_usage=0.7)) == []
     (cut,) = on_load(admission, 22.0, replace(CALM, n_preemptions=3, kv_usage=0.7))
     assert (cut.after, cut.reason) == (160, "3 preemptions")
-    (cut,) = on_load(admission, 24.0, replace(CALM, n_preemptions=2, kv_usage=0.7))
+    (cut,) = on_load(admission, 24.0, replace(CALM, n_preemptions=2, kv_usage=0.7), 160)
     assert cut.reason == "2 preemptions"
 
 
