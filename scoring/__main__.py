@@ -11,7 +11,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "score": ("scoring.commands.score", "score a run; the default: `python -m scoring RUN_DIR`"),
     "pybench": ("scoring.commands.pybench", "score a run of PyBench's own form, a file and a folder"),
     "export": ("scoring.export", "write a run as PyBench's trajectory.jsonl"),
-    "judge": ("scoring.judge", "let a language model compare two runs, task by task"),
+    "judge": ("scoring.commands.judge", "let a language model compare two runs, task by task"),
 }
 """By the first word: a module with `main`, and what it is for."""
 

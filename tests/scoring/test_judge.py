@@ -19,10 +19,12 @@ from bench_data import Sample
 from runner.config import ModelConfig
 from runner.errors import ModelUnavailable
 from runner.models import OpenAIClient
+from scoring.commands.judge import main
 from scoring.errors import RunDirError
-from scoring.judge import MAX_REPLIES, judge_runs, main, pair_up, read_run, read_unit_tests
-from scoring.judge_question import MAX_FILES, Pair, Recorded, judge_messages
-from scoring.judge_verdicts import (
+from scoring.judge.asking import MAX_REPLIES, judge_runs
+from scoring.judge.question import MAX_FILES, Pair, Recorded, judge_messages
+from scoring.judge.records import pair_up, read_run, read_unit_tests
+from scoring.judge.verdicts import (
     JudgedTask,
     Verdict,
     VerdictError,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from scoring.judge_question import Pair
+from scoring.judge.question import Pair
 from scoring.pybench.report import UPSTREAM_MAX_TURNS, wilson_interval
 from scoring.score import mean
 

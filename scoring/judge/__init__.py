@@ -1,0 +1,1 @@
+"""A language model compares two runs: what it is asked, what its verdicts come to."""
