@@ -33,6 +33,8 @@ from rich.console import Console
 from runner.admission import SandboxAdmission
 from runner.batch import Batch, RunSummary, Shared, Watching, prepare, run_batch, sandbox_settings
 from runner.config import RunConfig, check_config, read_settings, set_key
+from runner.config.nested import lay_over
+from runner.config.run import SHORT_FOR
 from runner.errors import ConfigError, RunnerError, first_error
 from runner.gate import Gate
 from runner.hosting import SharedEngines, engines_key
@@ -92,7 +94,7 @@ def read_sweep(path: Path, overrides: Mapping[str, Any]) -> list[Cell]:
         settings = copy.deepcopy(data)
         named = dict(zip(axes, values, strict=True))
         for key, value in named.items():
-            set_key(settings, key, value)
+            set_key(settings, key, _section(settings, key, value))
         name = cell_name(named)
         settings["run_dir"] = root / name
         cells.append(Cell(name, named, check_config(settings, f"{path}, cell {name}: ")))
@@ -101,6 +103,15 @@ def read_sweep(path: Path, overrides: Mapping[str, Any]) -> list[Cell]:
         if names.count(cell.name) > 1:
             raise ConfigError(f"{path}: matrix: two cells are the same: {cell.name}; name each value once")
     return cells
+
+
+def _section(settings: Mapping[str, Any], key: str, value: Any) -> Any:
+    """Return what a cell has of a section: its value of the matrix, over what the config says besides."""
+    below, above = (
+        {SHORT_FOR[key]: part} if key in SHORT_FOR and isinstance(part, str) else part
+        for part in (settings.get(key), value)
+    )
+    return lay_over(below, above) if isinstance(below, Mapping) and isinstance(above, Mapping) else value
 
 
 def _axes(path: Path, matrix: Any) -> dict[str, list[Any]]:

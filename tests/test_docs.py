@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,9 @@ def test_nightly_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(set().union(*models)) == 3
     assert all(client.startswith("vllm:") for (client,) in models)
     assert all(cell.config.run_limits.wall_s for group in groups for cell in group)
+    assert all(
+        cell.config.model.request == {"temperature": 0.2, "max_tokens": 2000} for cell in chain(*groups)
+    )
     assert sweep([str(path), "--dry-run"]) == 0
     assert "6 runs below" in capsys.readouterr().out
 

@@ -52,6 +52,26 @@ def test_cells(tmp_path: Path) -> None:
     assert [c.name for c in cells] == [c.name for c in read_sweep(write(tmp_path, text), {})]
 
 
+def test_cells_keep_what_the_config_says_besides(tmp_path: Path) -> None:
+    """A value of the matrix is laid over its section; the rest of it, and of what --set says, holds for all."""
+    path = tmp_path / "sweep.yaml"
+    path.write_text(
+        "matrix:\n"
+        "  temperatures: [0.5]\n"
+        "  models: ['openai:http://a/v1', {client: 'openai:http://b/v1', request: {max_tokens: 7}}]\n"
+        "  protocols: [tool_call]\n"
+        "model: {request: {max_tokens: 2000, top_p: 0.9}}\n"
+        "protocol: {system_prompt: hello}\n"
+    )
+    first, second = (cell.config for cell in read_sweep(path, {"model.send_seed": False}))
+
+    assert first.model.request == {"max_tokens": 2000, "top_p": 0.9, "temperature": 0.5}
+    assert second.model.request == {"max_tokens": 7, "top_p": 0.9, "temperature": 0.5}
+    assert (first.model.client, second.model.client) == ("openai:http://a/v1", "openai:http://b/v1")
+    assert not first.model.send_seed
+    assert (first.protocol.kind, first.protocol.system_prompt) == ("tool_call", "hello")
+
+
 def test_names_of_cells_differ() -> None:
     """Also where they read the same."""
     long = "http://" + "x" * 200
