@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from runner.conversation import Conversation
+from runner.conversation import Conversation, Message
 from runner.encoding import array, encode
 from runner.records import OWNER_OF, ArtifactRecord, Owner, StopReason, Timings, Turn, Usage
 
@@ -37,6 +38,18 @@ class Outcome:
         self.stop_reason = reason
         self.owner = owner or OWNER_OF.get(reason, Owner.MODEL)
         self.error = error
+
+    def take_over(self, turn: Turn, messages: Iterable[Message], artifacts: Iterable[ArtifactRecord]) -> None:
+        """Add a turn that an earlier try or process had finished, with the messages and files it added."""
+        self.turns.append(turn)
+        self.encoded_turns.append(encode(turn))
+        self.artifacts.extend(artifacts)
+        self.usage.add(turn.usage)
+        self.timings.model_s += turn.timings.model_s
+        self.timings.execute_s += turn.timings.execute_s
+        for message in messages:
+            self.conversation.append(message)
+        self.n_resumed_turns += 1
 
     def encoded(self) -> dict[str, bytes]:
         """Return the messages and the turns as JSON arrays. What was encoded before is not encoded again."""

@@ -15,12 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench_data import Sample
-from runner.artifacts import has_pictures, observation_record, writing
 from runner.call_timer import CallTimer
 from runner.config import Limits, Prices, ResumeConfig
 from runner.conversation import Conversation, opening_messages
-from runner.encoding import encode
-from runner.errors import ContextOverflow, JournalError, ModelError, ModelUnavailable, ReplayEnded
+from runner.endings import ending_of_model_error, ending_of_sandbox_error, ending_of_time
+from runner.errors import ModelError
 from runner.journal import TurnLog
 from runner.lease import ArtifactsFolder, Lease, Sandboxes
 from runner.limits import Budget
@@ -28,18 +27,12 @@ from runner.meter import AttemptPhase, RunMeter
 from runner.models import Completion, ModelClient, ModelRequest
 from runner.outcome import Outcome
 from runner.protocols import Action, Malformed, Protocol, Reply
-from runner.records import (
-    FurtherAction,
-    Owner,
-    StopReason,
-    Turn,
-    TurnTimings,
-    Usage,
-)
+from runner.records import StopReason, Turn, TurnTimings, Usage
 from runner.recovery import RecordedTurn, execute_again
 from runner.statistics import Phase
 from runner.tracing import NoTracer, Tracer
-from sandbox_pool import Observation, SandboxError, SandboxSetupError, UnsupportedHost
+from runner.turn_writer import TurnWriter, note_action
+from sandbox_pool import SandboxError, SandboxSetupError, UnsupportedHost
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +73,8 @@ class Rollout:
         self._settings = settings
         self._sample = sample
         self._epoch = epoch
-        self._folder = folder
         self._seed = seed
         self._phase = phase
-        self._turn_log = turn_log
         self._recorded = list(recorded)
         used_s = self._recorded[-1].working_s if self._recorded else 0.0
         self._budget = Budget(settings.limits, used_s=used_s)
@@ -94,6 +85,7 @@ class Rollout:
 
         opening = opening_messages(sample, settings.system_prompt, merge=settings.merge_user_messages)
         self.outcome = Outcome(Conversation(opening))
+        self._writer = TurnWriter(self.outcome, folder, turn_log)
 
     async def run(self) -> Outcome:
         """Run to the end and return what came of it, with artifacts on disk and synced.
@@ -111,12 +103,9 @@ class Rollout:
                 self.outcome.artifacts.extend(await self._lease.collect())
             except UnsupportedHost:
                 raise  # no attempt of this run can do better
-            except SandboxSetupError as error:
-                what = f"the setup cell of sample {self._sample.id} failed; correct it and begin a new run"
-                self.outcome.stop(StopReason.SANDBOX_ERROR, f"{what}\n{error}")
-                self.outcome.would_repeat = True
             except SandboxError as error:
-                self.outcome.stop(StopReason.SANDBOX_ERROR, f"{type(error).__name__}: {error}")
+                self.outcome.stop(*ending_of_sandbox_error(error, self._sample))
+                self.outcome.would_repeat = isinstance(error, SandboxSetupError)
         return self.outcome
 
     async def _resume(self) -> None:
@@ -131,16 +120,7 @@ class Rollout:
             self.divergence = await execute_again(self._lease, self._recorded, cell_s, self._settings.resume)
         outcome.broke_resuming = False
         for recorded in self._recorded:
-            outcome.turns.append(recorded.turn)
-            outcome.encoded_turns.append(encode(recorded.turn))
-            outcome.artifacts.extend(recorded.artifacts)
-            outcome.usage.add(recorded.turn.usage)
-            outcome.timings.model_s += recorded.turn.timings.model_s
-            outcome.timings.execute_s += recorded.turn.timings.execute_s
-            for message in recorded.messages:
-                outcome.conversation.append(message)
-        outcome.n_resumed_turns = len(self._recorded)
-        for recorded in self._recorded:
+            outcome.take_over(recorded.turn, recorded.messages, recorded.artifacts)
             for code, _ in recorded.actions:
                 self._budget.is_repeated(code)
 
@@ -181,7 +161,7 @@ class Rollout:
             self._stop_for_time()
             return False
         except ModelError as error:
-            self._stop_for_model_error(error)
+            self.outcome.stop(*ending_of_model_error(error))
             return False
         return await self._act(turn, completion)
 
@@ -199,22 +179,7 @@ class Rollout:
             seed=turn_seed(self._seed, n_turn),
             clock=timer,
         )
-        self._phase.enter(Phase.MODEL)
-        began_at = time.perf_counter()
-        attributes = {"gen_ai.operation.name": "chat", "gen_ai.request.model": self._settings.model.name}
-        try:
-            with self._settings.tracer.span("chat", attributes) as span:
-                completion = await self._settings.model.complete(request)
-                span.set_attributes(
-                    {
-                        "gen_ai.usage.input_tokens": completion.usage.prompt_tokens,
-                        "gen_ai.usage.output_tokens": completion.usage.completion_tokens,
-                    }
-                )
-        finally:
-            model_s = time.perf_counter() - began_at - timer.waited_s
-            outcome.timings.model_s += model_s
-            outcome.timings.call_wait_s += timer.waited_s
+        completion, model_s = await self._complete(request, timer)
         if self._settings.prices is not None:
             usage = completion.usage
             usage.cost = self._settings.prices.cost(usage.prompt_tokens, usage.completion_tokens)
@@ -231,13 +196,34 @@ class Rollout:
         )
         return turn, completion
 
+    async def _complete(self, request: ModelRequest, timer: CallTimer) -> tuple[Completion, float]:
+        """Return the reply, and how long the model took for it, in seconds."""
+        self._phase.enter(Phase.MODEL)
+        model, timings = self._settings.model, self.outcome.timings
+        began_at = time.perf_counter()
+        attributes = {"gen_ai.operation.name": "chat", "gen_ai.request.model": model.name}
+        try:
+            with self._settings.tracer.span("chat", attributes) as span:
+                completion = await model.complete(request)
+                span.set_attributes(
+                    {
+                        "gen_ai.usage.input_tokens": completion.usage.prompt_tokens,
+                        "gen_ai.usage.output_tokens": completion.usage.completion_tokens,
+                    }
+                )
+        finally:
+            model_s = time.perf_counter() - began_at - timer.waited_s
+            timings.model_s += model_s
+            timings.call_wait_s += timer.waited_s
+        return completion, model_s
+
     async def _act(self, turn: Turn, completion: Completion) -> bool:
         """Carry out what a reply asks for. Return whether another turn follows."""
         outcome = self.outcome
         reply = self._settings.protocol.parse(
             completion.text, completion.finish_reason, completion.tool_calls
         )
-        n_messages, n_artifacts = len(outcome.conversation), len(outcome.artifacts)
+        self._writer.begin()
         outcome.conversation.append(self._message_of(reply, completion))
         outcome.turns.append(turn)
         if not reply.actions:
@@ -249,7 +235,7 @@ class Rollout:
                 outcome.conversation.append(self._settings.protocol.problem_message(action))
             elif not await self._carry_out(turn, action, number):
                 return False
-        self._write_ahead(turn, n_messages, n_artifacts)
+        self._writer.write_ahead(turn, self._budget.working_s)
         return True
 
     def _message_of(self, reply: Reply, completion: Completion) -> dict[str, Any]:
@@ -259,65 +245,18 @@ class Rollout:
 
     async def _carry_out(self, turn: Turn, action: Action, number: int) -> bool:
         """Execute one action and tell the model. Return False when it came once too often."""
+        note_action(turn, action)
         if self._budget.is_repeated(action.code):
-            self._note_action(turn, action, None)
             self.outcome.stop(StopReason.REPEATED_ACTION)
             return False
-        # Noted first: what kills the sandbox is worth knowing.
-        self._note_action(turn, action, None)
         self._phase.enter(Phase.EXECUTING)
         with self._settings.tracer.span("execute", {}) as span:
             observation = await self._lease.execute(action.code, lambda: self._budget.cell_s)
             span.set_attributes({"kernelfleet.status": str(observation.status)})
-        turn.timings.execute_s += observation.duration_s
-        self.outcome.timings.execute_s += observation.duration_s
-        record = await self._record(observation, number)
-        if turn.further:
-            turn.further[-1].observation = record
-        else:
-            turn.observation = record
+        await self._writer.observe(turn, observation, number)
         message = self._settings.protocol.observation_message(action, observation)
         self.outcome.conversation.append(message)
         return True
-
-    def _note_action(self, turn: Turn, action: Action, observation: dict[str, Any] | None) -> None:
-        if turn.action is None:
-            turn.action, turn.observation = action.code, observation
-        else:
-            turn.further.append(FurtherAction(action.code, observation))
-
-    async def _record(self, observation: Observation, number: int) -> dict[str, Any]:
-        """Return the record of an observation, with its pictures on disk."""
-        path, prefix = self._folder.path, self._folder.prefix
-        name = f"turn{len(self.outcome.turns):03d}" + (f"-{number + 1}" if number else "")
-        with writing(path):
-            # Most turns have no picture, and so no need of a thread.
-            if has_pictures(observation):
-                arguments = (observation, path, prefix, name)
-                record, pictures = await asyncio.to_thread(observation_record, *arguments)
-                self.outcome.artifacts.extend(pictures)
-                return record
-            return observation_record(observation, path, prefix, name)[0]
-
-    def _write_ahead(self, turn: Turn, n_messages: int, n_artifacts: int) -> None:
-        """Write the turn, and what it added, to the attempt's log."""
-        outcome = self.outcome
-        encoded = encode(turn)
-        outcome.encoded_turns.append(encoded)
-        if self._turn_log is None:
-            return
-        artifacts = encode(outcome.artifacts[n_artifacts:])
-        line = b'{"turn":%b,"messages":%b,"artifacts":%b,"working_s":%.3f}\n' % (
-            encoded,
-            outcome.conversation.encoded(n_messages),
-            artifacts,
-            self._budget.working_s,
-        )
-        try:
-            self._turn_log.append(line)
-        except JournalError:
-            # The journal notices a full disk by itself, and a trajectory without a log still counts.
-            self._turn_log = None
 
     def _on_sandbox_wait(self, waits: bool) -> None:  # noqa: FBT001 - a callback
         if waits:
@@ -331,29 +270,9 @@ class Rollout:
         self._phase.enter(Phase.EXECUTING)
 
     def _stop_for_time(self) -> None:
-        """Say that a limit of time has ended it, and for whom: most of the wall time may be our queues'."""
-        if not self._budget.is_wall_lost_to_waits:
-            self.outcome.stop(StopReason.TIME_LIMIT)
-            return
-        timings = self.outcome.timings
-        waited = (
-            f"{timings.sandbox_wait_s:.1f} s for sandboxes and {timings.call_wait_s:.1f} s for calls, of the "
-            f"{self._settings.limits.wall_s:g} s of limits.wall_s"
-        )
-        owner = Owner.SANDBOX if timings.sandbox_wait_s > timings.call_wait_s else Owner.ENGINE
-        error = f"it mostly waited: {waited}; raise it, or lower the concurrency"
-        self.outcome.stop(StopReason.TIME_LIMIT, error, owner)
-
-    def _stop_for_model_error(self, error: ModelError) -> None:
-        match error:
-            case ContextOverflow():
-                self.outcome.stop(StopReason.CONTEXT_OVERFLOW, str(error))
-            case ReplayEnded():
-                self.outcome.stop(StopReason.MODEL_ERROR, str(error), Owner.MODEL)
-            case ModelUnavailable():
-                self.outcome.stop(StopReason.ENGINE_ERROR, str(error))
-            case _:
-                self.outcome.stop(StopReason.MODEL_ERROR, str(error), Owner.ENGINE)
+        is_lost = self._budget.is_wall_lost_to_waits
+        wall_s = self._settings.limits.wall_s
+        self.outcome.stop(*ending_of_time(self.outcome.timings, wall_s, is_lost_to_waits=is_lost))
 
 
 def turn_seed(attempt_seed: int, n_turns_done: int) -> int:
