@@ -80,11 +80,36 @@ def build_model(config: RunConfig, protocol: Protocol, on_event: OnEvent) -> Mod
         case "replay" if argument:
             return ReplayClient(Path(argument))
         case "openai" if argument:
+            check_transport(config, protocol)
             return _openai_client(argument.split(","), config, on_event)
         case "vllm" if argument:
+            check_transport(config, protocol)
             return _openai_client([], _hosted(config, argument), on_event)
         case _:
             raise ConfigError(f"--model {config.model.client}: no such model client; known: {MODEL_KINDS}")
+
+
+def check_transport(config: RunConfig, protocol: Protocol) -> None:
+    """Refuse what a server does for chat completions alone, where token ids are to be exchanged.
+
+    Raises:
+        ConfigError: the protocol has native tools, or engines of ours would be given a reasoning parser.
+    """
+    if config.model.transport == "chat":
+        return
+    if protocol.tools:
+        raise ConfigError(
+            f"model.transport is tokens, and the calls of protocol {protocol.name} are read from chat "
+            "completions by the server; set model.transport=chat, or a protocol.kind whose actions are text: "
+            f"{', '.join(name for name, kind in PROTOCOLS.items() if not kind.tools)}"
+        )
+    given = [str(name).partition("=")[0].lstrip("-").replace("-", "_") for name in config.engines.args]
+    if config.model.client.startswith("vllm:") and "reasoning_parser" in given:
+        raise ConfigError(
+            "model.transport is tokens, and engines.args has a reasoning_parser, which reads chat "
+            "completions alone: what the model thinks would be in its replies; leave it out, or set "
+            "model.transport=chat"
+        )
 
 
 def _hosted(config: RunConfig, model: str) -> RunConfig:

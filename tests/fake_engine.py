@@ -23,7 +23,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from tests.fake_engine_core import FakeCore, Refused, detokenize, render, tokenize
+from tests.fake_engine_core import TEMPLATES, FakeCore, Refused, detokenize, render, tokenize
 from tests.processes import ROOT
 
 COMMAND = (sys.executable, "-m", "tests.fake_engine")
@@ -67,6 +67,9 @@ class FakeEngine:
         self.core = FakeCore(options)
         self.n_load = 0
         self.requests: dict[int, web.Request] = {}
+
+    def start_core(self) -> None:
+        """Start the child; without it, only `core500` is no way to die."""
         self.child = subprocess.Popen(
             ["VLLM::EngineCore", "-I", "-S", "-c", CORE], executable=sys.executable, stdout=subprocess.DEVNULL
         )
@@ -127,10 +130,8 @@ class FakeEngine:
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = orjson.loads(await request.read())
-        if "messages" in body:
-            text = render(body["messages"], add_generation_prompt=body.get("add_generation_prompt", True))
-        else:
-            text = body["prompt"]
+        self.core.check_model(body)
+        text = self._render(body) if "messages" in body else body["prompt"]
         ids = tokenize(text)
         return answer({"count": len(ids), "max_model_len": self.core.options.max_model_len, "tokens": ids})
 
@@ -139,10 +140,11 @@ class FakeEngine:
 
     async def _chat(self, request: web.Request) -> web.Response:
         body = orjson.loads(await request.read())
-        text = render(body["messages"])
+        text = self._render(body)
         ids = tokenize(text)
         made = await self._generate(ids, body, len(text))
-        message = {"role": "assistant", "content": detokenize(made["output"]), "tool_calls": []}
+        said = detokenize(made["output"], skip_special=True)
+        message = {"role": "assistant", "content": said, "tool_calls": []}
         return answer(self._completion("chat.completion", ids, made, body, message=message))
 
     async def _completions(self, request: web.Request) -> web.Response:
@@ -150,8 +152,12 @@ class FakeEngine:
         prompt = body["prompt"]
         ids = tokenize(prompt) if isinstance(prompt, str) else list(prompt)
         made = await self._generate(ids, body, len(prompt) if isinstance(prompt, str) else 0)
-        text = detokenize(made["output"])
+        text = detokenize(made["output"], skip_special=True)
         return answer(self._completion("text_completion", ids, made, body, text=text))
+
+    def _render(self, body: dict[str, Any]) -> str:
+        adds = body.get("add_generation_prompt", True)
+        return render(body["messages"], add_generation_prompt=adds, template=self.core.options.template)
 
     async def _generate(self, ids: list[int], body: dict[str, Any], n_chars: int) -> dict[str, Any]:
         self.n_load += 1
@@ -244,6 +250,7 @@ def fail_to_start(options: argparse.Namespace) -> None:
 async def serve(options: argparse.Namespace) -> None:
     """Serve until SIGTERM."""
     engine = FakeEngine(options)
+    engine.start_core()
     asyncio.get_running_loop().add_reader(engine.child_ended, engine.on_child_end)
     await asyncio.sleep(options.start_s)
     fail_to_start(options)
@@ -271,6 +278,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--prefill-token-s", type=float, default=0.0, help="a token of a prompt, if not cached"
     )
+    parser.add_argument("--template", choices=TEMPLATES, default="plain")
+    parser.add_argument("--drift", action="store_true", help="make replies of ids that no tokenizer makes")
     parser.add_argument("--start-s", type=float, default=0.0, help="until it is ready")
     parser.add_argument("--start-fault", choices=START_FAULTS)
     return parser.parse_known_args(arguments)[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import re
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,9 +20,29 @@ BITS_PER_CHAR = 21
 N_CHUNKS = 4
 """In how many parts the tokens of a reply come to be."""
 
+END = "<|end|>"
+SPECIAL = (END, "<|system|>", "<|user|>", "<|assistant|>")
+"""Each a token of its own: its place in this list, from 1."""
+_SPECIAL = re.compile("(" + "|".join(map(re.escape, SPECIAL)) + ")")
+
 
 def tokenize(text: str) -> list[int]:
-    """Return a number for each two characters, from which they can be told again."""
+    """Return a number for each two characters between special tokens; the text can be told from them."""
+    ids = []
+    for part in _SPECIAL.split(text):
+        if part in SPECIAL:
+            ids.append(SPECIAL.index(part) + 1)
+        else:
+            ids += _tokens(part)
+    return ids
+
+
+def sampled(text: str) -> list[int]:
+    """Return ids of a text as a model might make them: not those that a tokenizer makes of it."""
+    return [_token(char) for char in text[:1]] + _tokens(text[1:])
+
+
+def _tokens(text: str) -> list[int]:
     return [_token(text[begin : begin + CHARS_PER_TOKEN]) for begin in range(0, len(text), CHARS_PER_TOKEN)]
 
 
@@ -32,19 +53,50 @@ def _token(chars: str) -> int:
     return token
 
 
-def detokenize(ids: Sequence[int]) -> str:
+def detokenize(ids: Sequence[int], *, skip_special: bool = False) -> str:
     """Return the text that was tokenized."""
-    chars = []
+    texts = []
     for token in ids:
+        if token <= len(SPECIAL):
+            texts.append("" if skip_special else SPECIAL[token - 1])
+            continue
         n_chars = (token.bit_length() - 1) // BITS_PER_CHAR
-        chars += [token >> BITS_PER_CHAR * i & (1 << BITS_PER_CHAR) - 1 for i in reversed(range(n_chars))]
-    return "".join(map(chr, chars))
+        chars = [token >> BITS_PER_CHAR * i & (1 << BITS_PER_CHAR) - 1 for i in reversed(range(n_chars))]
+        texts.append("".join(map(chr, chars)))
+    return "".join(texts)
 
 
-def render(messages: Sequence[dict[str, Any]], *, add_generation_prompt: bool = True) -> str:
-    """Apply the chat template: a conversation that goes on begins with the same text."""
-    turns = [f"<|{message['role']}|>{message.get('content') or ''}<|end|>\n" for message in messages]
-    return "".join(turns) + ("<|assistant|>" if add_generation_prompt else "")
+TEMPLATES = ("plain", "strips", "forgets", "prefills", "moves")
+"""`plain`: a conversation that goes on begins with the same text. Others: `strips` white space of replies;
+`forgets` what was thought before the last user's message; `prefills` a thought that is in no history; `moves`
+the system prompt to the last user's message."""
+
+
+def render(
+    messages: Sequence[dict[str, Any]], *, add_generation_prompt: bool = True, template: str = "plain"
+) -> str:
+    """Apply a chat template."""
+    if template == "moves":
+        messages = _with_system_last(messages)
+    turns = []
+    for number, message in enumerate(messages):
+        content = message.get("content") or ""
+        if message["role"] == "assistant" and template == "strips":
+            content = content.strip()
+        if template == "forgets" and any(later["role"] == "user" for later in messages[number + 1 :]):
+            content = content.rpartition("</think>\n\n")[2]
+        turns.append(f"<|{message['role']}|>{content}{END}\n")
+    if add_generation_prompt:
+        turns.append("<|assistant|>" + ("<think>\n\n</think>\n\n" if template == "prefills" else ""))
+    return "".join(turns)
+
+
+def _with_system_last(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    system = [message["content"] for message in messages if message["role"] == "system"]
+    others = [dict(message) for message in messages if message["role"] != "system"]
+    last = [message for message in others if message["role"] == "user"][-1]
+    last["content"] = "\n\n".join([*system, last["content"]])
+    return others
 
 
 def reply_to(prompt: str, seed: int) -> str:
@@ -144,7 +196,9 @@ class FakeCore:
         salt = body.get("cache_salt") or ""
         n_cached = self.cache.look_up(ids, salt)
         text, reason, stop = _cut(reply_to(detokenize(ids), body.get("seed") or 0), body)
-        output = tokenize(text)
+        output = sampled(text) if self.options.drift else tokenize(text)
+        if stop is None and not body.get("ignore_eos"):
+            output += tokenize(END)
         if body.get("ignore_eos"):
             output, reason = (output * (n_max // max(1, len(output)) + 1))[:n_max], "length"
         elif len(output) > n_max:
@@ -175,8 +229,7 @@ class FakeCore:
 
     def _check(self, ids: list[int], body: dict[str, Any], chars: int) -> int:
         """Return the most tokens that a reply may have. Raises Refused."""
-        if body.get("model", self.model) != self.model:
-            raise Refused(404, "NotFoundError", f"The model `{body['model']}` does not exist.", "model")
+        self.check_model(body)
         longest = self.options.max_model_len
         asked = body.get("max_completion_tokens") or body.get("max_tokens")
         if asked is not None and asked < 1:
@@ -200,6 +253,11 @@ class FakeCore:
                 f"tokens. {please}", "input_tokens",
             )  # fmt: skip
         return asked or longest - len(ids)
+
+    def check_model(self, body: dict[str, Any]) -> None:
+        """Raise Refused where another model is asked for."""
+        if body.get("model", self.model) != self.model:
+            raise Refused(404, "NotFoundError", f"The model `{body['model']}` does not exist.", "model")
 
     def metrics(self) -> str:
         """Return the page that vLLM serves, of what the runner reads."""
