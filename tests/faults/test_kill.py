@@ -40,11 +40,21 @@ class CountingServer(StubServer):
     def __init__(self) -> None:
         super().__init__(handler=self._answer, latency_s=0.4, keep_requests=False)
         self.asked: Counter[tuple[str, int]] = Counter()
+        self.reached = asyncio.Event()
+        self._n_until = 0
+
+    def reach(self, n_requests: int) -> None:
+        """Set `reached` at this many further requests."""
+        self.reached.clear()
+        self._n_until = n_requests
 
     async def _answer(self, body: dict[str, Any]) -> Any:
         messages = body["messages"]
         task = next(m["content"] for m in messages if m["role"] == "user")
         self.asked[task, len(messages)] += 1
+        self._n_until -= 1
+        if self._n_until <= 0:
+            self.reached.set()
         return completion(reply(messages))
 
 
@@ -54,24 +64,23 @@ def write_tasks(path: Path, n: int) -> set[str]:
     return {f"s{i}@1" for i in range(n)}
 
 
-async def run_until_killed(command: list[str], after_s: float | None, cwd: Path) -> int:
-    """Run a command, kill its process alone after a while, and return the exit code."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        cwd=cwd,
-        env=clean_environment(),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(after_s):
-            _, errors = await process.communicate()
-    except TimeoutError:
+async def run_until_killed(command: list[str], server: CountingServer, n_requests: int, cwd: Path) -> bool:
+    """Run a command, and kill its process alone at its n-th request; False when it ends before."""
+    server.reach(n_requests)
+    process = await start(command, cwd)
+    done = asyncio.create_task(process.wait())
+    reached = asyncio.create_task(server.reached.wait())
+    await asyncio.wait([done, reached], return_when=asyncio.FIRST_COMPLETED)
+    reached.cancel()
+    if process.returncode is None:
         process.kill()
-        await process.wait()
-        return -signal.SIGKILL
-    assert process.returncode == 0, errors.decode()
-    return process.returncode
+    return await done == -signal.SIGKILL
+
+
+async def start(command: list[str], cwd: Path) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *command, cwd=cwd, env=clean_environment(), stdout=asyncio.subprocess.DEVNULL
+    )
 
 
 @pytest.mark.kernel
@@ -87,12 +96,12 @@ async def test_kill_in_a_loop(tmp_path: Path, n_samples: int, n_kills: int) -> N
             sys.executable, "-m", "runner", "--set", f"benchmark=jsonl:{tmp_path}/tasks.jsonl", "--run-dir", "r",
             "--model", f"openai:{server.url}", "--concurrency", str(CONCURRENCY), "--quiet",
         ]  # fmt: skip
-        while n_killed < n_kills:
-            if await run_until_killed(command, chance.uniform(1.8, 3.2), tmp_path) == 0:
-                break
+        while n_killed < n_kills and await run_until_killed(
+            command, server, chance.randint(CONCURRENCY, 4 * CONCURRENCY), tmp_path
+        ):
             n_killed += 1
             check_sound(tmp_path / "r", attempts)
-        await run_until_killed(command, None, tmp_path)
+        assert await (await start(command, tmp_path)).wait() == 0
 
     assert n_killed >= 2, "the run was over before it was killed"
     check_finished(tmp_path / "r", attempts)
