@@ -14,34 +14,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import random
 import statistics
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import orjson
 import uvloop
 
-from runner.config import AdmissionConfig, ModelConfig, RunConfig, check_config
-from runner.conversation import Conversation
-from runner.engines import EngineGroup, open_engines
-from runner.models import ModelRequest, OpenAIClient
+from runner.config import RunConfig, check_config
+from runner.engines import open_engines
+from runner.models import OpenAIClient
 from runner.models.endpoint import Answer, Endpoint
-from runner.models.engine_metrics import parse_engine_load
+from tests.bench.conversations import ask_bare, ask_by, client, prefill_ratios, requests_per_s, talk
 from tests.fake_engine import COMMAND, ENVIRONMENT, write_model
-from tests.runner.factories import sample
 
-SYSTEM = "You write Python, and are told what it printed. " * 30
-TASK_CHARS = 600
-OBSERVATION_CHARS = 800
 N_TURNS = (6, 10)
 REQUESTS_PER_S = 300
 SEATS = 60
@@ -54,29 +45,9 @@ TARGETS = {
     "sticky / random prefill": 0.6,
     "sticky / single hit rate": 0.9,
     "ours / bare": 0.95,
+    "hosted / plain": 0.95,
     "redone s": 2.0,
 }
-
-Ask = Callable[[str, Conversation], Awaitable[str]]
-"""Attempt and conversation -> reply."""
-
-
-@dataclass(frozen=True)
-class Prefill:
-    """What engines were asked for, and had in their caches, in tokens."""
-
-    n_queries: int
-    n_hits: int
-
-    @property
-    def n_computed(self) -> int:
-        """What their prompts cost."""
-        return self.n_queries - self.n_hits
-
-    @property
-    def hit_rate(self) -> float:
-        """Of the tokens asked for."""
-        return self.n_hits / self.n_queries
 
 
 def config(folder: Path, n_engines: int, **args: Any) -> RunConfig:
@@ -88,129 +59,18 @@ def config(folder: Path, n_engines: int, **args: Any) -> RunConfig:
     return check_config({"model": f"vllm:{write_model(folder / 'model')}", "engines": engines})
 
 
-def client(urls: list[str], n_trajectories: int, **request: Any) -> OpenAIClient:
-    """Return our client, as a run has it."""
-    model = ModelConfig.model_validate({"client": "openai:x", "name": "m", "request": request})
-    return OpenAIClient(urls, model, admission=AdmissionConfig(), concurrency=n_trajectories)
-
-
-def ask_by(model: OpenAIClient) -> Ask:
-    """Return what asks our client."""
-
-    async def ask(attempt: str, conversation: Conversation) -> str:
-        name, _, epoch = attempt.rpartition("@")
-        request = ModelRequest(sample(name), int(epoch), len(conversation) // 2, conversation, seed=7)
-        return (await model.complete(request)).text
-
-    return ask
-
-
-async def talk(ask: Ask, attempt: str, n_turns: int) -> None:
-    """Hold a conversation."""
-    rng = random.Random(attempt)
-    task = "".join(rng.choices("abcdefgh ", k=TASK_CHARS))
-    conversation = Conversation([{"role": "system", "content": SYSTEM}, {"role": "user", "content": task}])
-    for _ in range(n_turns):
-        reply = await ask(attempt, conversation)
-        conversation.append({"role": "assistant", "content": reply})
-        observed = "".join(rng.choices("0123456789 ", k=OBSERVATION_CHARS))
-        conversation.append({"role": "user", "content": observed})
-
-
-async def cached(group: EngineGroup) -> Prefill:
-    """Return what the engines have counted so far."""
-    n_queries = n_hits = 0
-    async with aiohttp.ClientSession() as http:
-        for row in group.endpoints():
-            async with http.get(f"{row.url.removesuffix('/v1')}/metrics") as response:
-                load = parse_engine_load(await response.text())
-            assert load is not None
-            n_queries, n_hits = n_queries + load.n_prefix_queries, n_hits + load.n_prefix_hits
-    return Prefill(n_queries, n_hits)
-
-
-async def prefill(group: EngineGroup, policy: str, salt: str, n_trajectories: int, n_turns: int) -> Prefill:
-    """Hold so many conversations at once, behind two others; `policy` is sticky, random or single."""
-    urls = [row.url for row in group.endpoints()]
-    by_policy = {"sticky": [urls], "random": [[url] for url in urls], "single": [urls[:1]]}[policy]
-    clients = [client(some, n_trajectories, cache_salt=f"{policy} {salt}") for some in by_policy]
-    asks, rng = [ask_by(model) for model in clients], random.Random(salt)
-
-    async def ask(attempt: str, conversation: Conversation) -> str:
-        return await rng.choice(asks)(attempt, conversation)
-
-    before = await cached(group)
-    for model in clients:
-        await model.start()
-    for name in ("first", "second"):  # as in a run under way, each engine knows the system prompt
-        await talk(ask, f"{name}@1", n_turns)
-    async with asyncio.TaskGroup() as tasks:
-        for number in range(n_trajectories):
-            tasks.create_task(talk(ask, f"{number}@1", n_turns))
-    for model in clients:
-        await model.close()
-    after = await cached(group)
-    return Prefill(after.n_queries - before.n_queries, after.n_hits - before.n_hits)
-
-
 async def measure_prefill(folder: Path, repetitions: int, n_trajectories: int = 48) -> dict[str, list[float]]:
     """Return the ratios of sticky to random and to single, once for each repetition."""
     settings = config(folder, 2, prefill_token_s=1e-5, token_s=1e-3)
     figures: dict[str, list[float]] = defaultdict(list)
     async with await open_engines(settings, folder / "logs") as group:
+        urls = [row.url for row in group.endpoints()]
         for number in range(repetitions):
             for n_turns in N_TURNS:
-                of = {
-                    policy: await prefill(group, policy, f"{number} {n_turns}", n_trajectories, n_turns)
-                    for policy in ("sticky", "random", "single")
-                }
-                computed = of["sticky"].n_computed / of["random"].n_computed
-                figures[f"sticky / random prefill, {n_turns} turns"].append(computed)
-                hits = of["sticky"].hit_rate / of["single"].hit_rate
-                figures[f"sticky / single hit rate, {n_turns} turns"].append(hits)
+                ratios = await prefill_ratios(urls, f"{number} {n_turns}", n_trajectories, n_turns)
+                for what, ratio in ratios.items():
+                    figures[what].append(ratio)
     return dict(figures)
-
-
-async def requests_per_s(
-    ask: Ask, n_trajectories: int, window_s: float, forget: Callable[[str], None]
-) -> float:
-    """Keep so many short conversations going; return the replies per second, but for the first second."""
-    n_replies, counted_from = 0, time.perf_counter() + min(1.0, window_s / 5)
-    until = counted_from + window_s
-
-    async def counted(attempt: str, conversation: Conversation) -> str:
-        nonlocal n_replies
-        reply = await ask(attempt, conversation)
-        n_replies += counted_from <= time.perf_counter() < until
-        return reply
-
-    async def work(number: int) -> None:
-        n_done = 0
-        while time.perf_counter() < until:
-            attempt = f"{number}-{n_done}@1"
-            conversation = Conversation([{"role": "user", "content": f"Count to three, {attempt}."}])
-            for _ in range(3):
-                reply = await counted(attempt, conversation)
-                conversation.append({"role": "assistant", "content": reply})
-                conversation.append({"role": "user", "content": "1\n"})
-            forget(attempt)
-            n_done += 1
-
-    async with asyncio.TaskGroup() as tasks:
-        for number in range(n_trajectories):
-            tasks.create_task(work(number))
-    return n_replies / window_s
-
-
-def ask_bare(http: aiohttp.ClientSession, url: str) -> Ask:
-    """Return what asks with nothing between."""
-
-    async def ask(attempt: str, conversation: Conversation) -> str:
-        body = orjson.dumps({"model": "m", "seed": 7, "messages": conversation.messages})
-        async with http.post(f"{url}/chat/completions", data=body) as response:
-            return str(orjson.loads(await response.read())["choices"][0]["message"]["content"])
-
-    return ask
 
 
 async def measure_throughput(
@@ -268,7 +128,7 @@ async def measure_loss(folder: Path, how: str, n_trajectories: int = 64) -> floa
     """End one of two engines with calls in flight; return the seconds until the last is sent to the other."""
     settings = config(folder, 2, token_s=0.03)
     async with await open_engines(settings, folder / "logs") as group:
-        model = OpenAIClient([], settings.model, admission=AdmissionConfig(), concurrency=n_trajectories)
+        model = OpenAIClient([], settings.model, admission=settings.admission, concurrency=n_trajectories)
         unsubscribe = group.subscribe(model.set_endpoints)
         await model.start()
         lost, other = (Posts(endpoint) for endpoint in model._endpoints)

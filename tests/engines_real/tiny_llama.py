@@ -21,6 +21,7 @@ N_LAYERS = 2
 HIDDEN = 128
 INTERMEDIATE = 256
 N_HEADS = 2
+LORA_RANK = 8
 HEAD_DIM = 64  # a size for which vLLM has an attention kernel on CPU
 WINDOW_TOKENS = 32_768
 END = "<|end|>"
@@ -33,7 +34,8 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
 }
 """What an engine of this model has in its environment: no network, one thread."""
-ARGUMENTS = ("--enforce-eager", "--num-gpu-blocks-override", "1024")
+N_BLOCKS = 1024
+ARGUMENTS = ("--enforce-eager", "--num-gpu-blocks-override", str(N_BLOCKS))
 """For vLLM: no compiler, and 0.6 GB for the worker instead of 1.6 GB (blocks are of 128 tokens on CPU)."""
 # No message's text depends on those behind it: a conversation's prompt begins with its last turn's.
 CHAT_TEMPLATE = (
@@ -120,6 +122,24 @@ def _write_weights(folder: Path, n_vocab: int) -> None:
         weights[f"{layer}.input_layernorm.weight"] = ones.copy()
         weights[f"{layer}.post_attention_layernorm.weight"] = ones.copy()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def write_adapter(folder: Path) -> Path:
+    """Write a LoRA adapter of this model into `folder`, and return it. It changes what the model says."""
+    from safetensors.numpy import save_file  # only where vLLM is
+
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(1)
+    weights = {}
+    for n in range(N_LAYERS):
+        for name, n_out in (("q_proj", N_HEADS * HEAD_DIM), ("v_proj", N_HEADS * HEAD_DIM)):
+            matrix = f"base_model.model.model.layers.{n}.self_attn.{name}"
+            for part, shape in (("lora_A", (LORA_RANK, HIDDEN)), ("lora_B", (n_out, LORA_RANK))):
+                weights[f"{matrix}.{part}.weight"] = random.normal(0, 0.5, shape).astype(np.float32)
+    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    facts = {"peft_type": "LORA", "r": LORA_RANK, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}
+    _write_json(folder / "adapter_config.json", {**facts, "base_model_name_or_path": "", "bias": "none"})
+    return folder
 
 
 def _write_json(path: Path, value: object) -> None:
