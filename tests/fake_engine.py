@@ -152,8 +152,10 @@ class FakeEngine:
         prompt = body["prompt"]
         ids = tokenize(prompt) if isinstance(prompt, str) else list(prompt)
         made = await self._generate(ids, body, len(prompt) if isinstance(prompt, str) else 0)
-        text = detokenize(made["output"], skip_special=True)
-        return answer(self._completion("text_completion", ids, made, body, text=text))
+        said: dict[str, Any] = {"text": detokenize(made["output"], skip_special=True)}
+        if body.get("logprobs") is not None:
+            said["logprobs"] = completion_logprobs(made["output"], body)
+        return answer(self._completion("text_completion", ids, made, body, **said))
 
     def _render(self, body: dict[str, Any]) -> str:
         adds = body.get("add_generation_prompt", True)
@@ -220,6 +222,18 @@ class FakeEngine:
 def answer(body: dict[str, Any], status: int = 200) -> web.Response:
     """Return JSON."""
     return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")
+
+
+def completion_logprobs(ids: list[int], body: dict[str, Any]) -> dict[str, Any]:
+    """Return logprobs as completions have them, the same for every token."""
+    as_ids = body.get("return_tokens_as_token_ids")
+    tokens = [f"token_id:{token}" if as_ids else detokenize([token], skip_special=True) for token in ids]
+    return {
+        "text_offset": [0] * len(ids),
+        "tokens": tokens,
+        "token_logprobs": [-0.5] * len(ids),
+        "top_logprobs": [{token: -0.5} for token in tokens],
+    }
 
 
 def log(line: str) -> None:
