@@ -61,8 +61,11 @@ demo: install  ## run and score the built-in benchmark with its reference soluti
 	@run=runs/demo-$$(date +%Y%m%d-%H%M%S) && \
 	$(BIN)/python -m runner --run-dir $$run && $(BIN)/python -m scoring $$run
 
+# The sandboxes' tests look for what is left on the whole machine: nothing else may run beside them.
 test: $(VENV)/.installed-dev  ## run the test suite
-	$(BIN)/python -m pytest -m "not slow and not engines"
+	$(BIN)/python -m pytest -m "not slow and not engines" --ignore tests/sandbox_pool -n logical --maxprocesses 8 \
+	--dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not engines" tests/sandbox_pool
 
 test-slow: $(VENV)/.installed-dev  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not engines"
