@@ -27,6 +27,9 @@ class _Worker:
     has_suspect: bool = False
     """Whether its only attempt is to stay alone."""
 
+    is_leaving: bool = False
+    """Whether it begins nothing more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Loss:
@@ -72,9 +75,14 @@ class Coordinator:
         self._workers[name] = _Worker(concurrency)
 
     def set_concurrency(self, name: str, concurrency: int) -> None:
-        """Change how many attempts a worker runs at once. What it holds already stays."""
+        """Change how many attempts a worker runs at once; 0 for none. What it holds already stays."""
         if name in self._workers:
             self._workers[name].concurrency = concurrency
+
+    def leaving(self, name: str) -> None:
+        """Hand nothing more to a worker: it begins nothing any more."""
+        if name in self._workers:
+            self._workers[name].is_leaving = True
 
     def add(self, attempt: str) -> None:
         """Queue a new attempt."""
@@ -129,7 +137,7 @@ class Coordinator:
         n_free = sum(
             max(0, worker.concurrency - len(worker.owned))
             for worker in self._workers.values()
-            if not worker.has_suspect
+            if not worker.has_suspect and not worker.is_leaving
         )
         chosen: dict[str, list[str]] = {}
         for name, worker in self._workers.items():
@@ -172,7 +180,7 @@ class Coordinator:
         return self._n_shared_losses[attempt] >= MAX_SHARED_LOSSES or self._n_lone_losses[attempt] > 0
 
     def _room(self, worker: _Worker) -> int:
-        if worker.has_suspect:
+        if worker.has_suspect or worker.is_leaving or worker.concurrency < 1:
             return 0
         return max(0, max(1, int(self._window_factor * worker.concurrency)) - len(worker.owned))
 

@@ -17,6 +17,9 @@ from sandbox_pool import SandboxError
 MAX_FAILED_STARTS = 3
 """Of workers on one node, before it gets no other."""
 
+OPEN_TIMEOUT_S = 300.0
+"""How long a worker may take to read its benchmark and to open its pool."""
+
 CLOSE_TIMEOUT_S = 10.0
 SAME_EVERYWHERE = ("tier", "kernel")
 """Of a pool's capabilities: trajectories of one run are not to differ by the node that made them."""
@@ -112,19 +115,22 @@ class Crew:
 
     async def close(self) -> None:
         """Close all workers, in good order where they answer."""
-        await asyncio.gather(*(self._close(member) for member in self.members))
+        await asyncio.gather(*(self.dismiss(member) for member in self.members))
 
-    async def _close(self, member: Member) -> None:
-        with suppress(ClusterError, TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await member.link.call("close")
-        self.drop(member)
+    async def dismiss(self, member: Member, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Close a worker, in good order where it answers; its process is ended however that goes."""
+        try:
+            with suppress(ClusterError, TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await member.link.call("close")
+        finally:
+            self.drop(member)
 
     async def _hire(self, node: str) -> Member | None:
         link = None
         try:
             link = await self._fleet.launch(node)
-            info: WorkerInfo = await link.call("open", self._setup)
+            info = await _open(link, node, self._setup)
             self._check_same(info)
         except (RunnerError, SandboxError, OSError) as error:
             self.failed(node, error)
@@ -149,3 +155,14 @@ class Crew:
                     f"it with {first.get(key)}: make them alike, set sandbox.{key}, or let only some nodes "
                     "declare the resource `sandbox`"
                 )
+
+
+async def _open(link: WorkerLink, node: str, setup: Setup) -> WorkerInfo:
+    try:
+        async with asyncio.timeout(OPEN_TIMEOUT_S):
+            info: WorkerInfo = await link.call("open", setup)
+    except TimeoutError:
+        raise ClusterError(
+            f"node {node[:12]}: the worker did not open within {OPEN_TIMEOUT_S:g} s; look at that node's disk"
+        ) from None
+    return info

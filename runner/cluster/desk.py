@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from runner.attempt import OnFinished
 from runner.cluster.coordinator import Coordinator
 from runner.cluster.intake import Intake
-from runner.cluster.messages import Answer, Assignment, Begun, Ended, Message, Progress, Recorded
+from runner.cluster.messages import (
+    Answer,
+    Assignment,
+    Begun,
+    Ended,
+    Incomplete,
+    Message,
+    Progress,
+    Recorded,
+    WorkerInfo,
+)
 from runner.cluster.rebuild import read_trajectory
 from runner.cluster.shipping import packed
 from runner.cluster.totals import Totals
@@ -22,6 +33,14 @@ from runner.plan import Attempt, attempt_seed
 from runner.recorder import AttemptHistory, Recorder, RunIdentity
 from runner.records import StopReason
 from runner.statistics import RunStatistics
+
+SUBMIT_AT_ONCE = 16
+SUBMIT_BYTES_AT_ONCE = 8 << 20
+
+MAX_INCOMPLETE = 3
+"""Ends of an attempt whose files were not there as they should be, before it is given up."""
+
+POISONOUS = "two workers were lost on which nothing else ran; look at what its code does to a machine"
 
 
 class Desk:
@@ -56,6 +75,8 @@ class Desk:
 
         self._room = asyncio.Event()
         self._n_cancelled = 0
+        self._cancelling: set[str] = set()
+        self._n_incomplete: Counter[str] = Counter()
         self.is_closed = False
         """Whether nothing more is handed out."""
 
@@ -68,17 +89,15 @@ class Desk:
             while self._coordinator.n_wanted == 0:
                 self._room.clear()
                 await self._room.wait()
-            if self._shared_trajectories is not None:
-                await self._shared_trajectories.acquire()
             attempt = next(source, None)
             if attempt is None:
                 break
+            if self._shared_trajectories is not None:
+                await self._shared_trajectories.acquire()
             self._attempts[attempt.name] = attempt
             self._coordinator.add(attempt.name)
             self.dispatch()
             await asyncio.sleep(0)
-        if self._shared_trajectories is not None:
-            self._shared_trajectories.release()
         self.all_taken = True
         self.dispatch()
 
@@ -94,12 +113,23 @@ class Desk:
             self.is_closed = True
             self._on_done()
 
-    def assignments(self, names: Sequence[str], *, has_benchmark: bool) -> list[Assignment]:
-        """Return attempts in the form in which a worker is given them. Blocks."""
-        return [self._assignment(self._attempts[name], has_benchmark) for name in names]
+    def held(self, worker: str, names: Sequence[str]) -> list[Attempt]:
+        """Return those attempts that a worker is still to be given."""
+        return [self._attempts[name] for name in names if self._coordinator.owns(worker, name)]
 
-    def _assignment(self, attempt: Attempt, has_benchmark: bool) -> Assignment:  # noqa: FBT001 - by itself
-        sample = attempt.sample.id if has_benchmark else packed(attempt.sample)
+    def assignments(self, attempts: Sequence[Attempt], info: WorkerInfo) -> list[Assignment]:
+        """Return the first attempts, at least one, in the form in which a worker is given them. Blocks."""
+        assignments: list[Assignment] = []
+        n_bytes = 0
+        for attempt in attempts[:SUBMIT_AT_ONCE]:
+            assignments.append(self._assignment(attempt, info))
+            n_bytes += assignments[-1].n_bytes
+            if n_bytes >= SUBMIT_BYTES_AT_ONCE:
+                break
+        return assignments
+
+    def _assignment(self, attempt: Attempt, info: WorkerInfo) -> Assignment:
+        sample = attempt.sample.id if info.has_benchmark else packed(attempt.sample)
         turns, pictures = self.intake.recorded(attempt) if self._resumes_turns else (None, ())
         return Assignment(attempt.name, sample, attempt.epoch, turns, pictures)
 
@@ -108,14 +138,20 @@ class Desk:
         match message:
             case Begun(attempt):
                 self._coordinator.begun(worker, attempt)
-            case Recorded() if not isinstance(answer, str):
-                if self._coordinator.ended(worker, message.attempt):
+            case Recorded(attempt) if isinstance(answer, Incomplete):
+                await self._on_incomplete(worker, attempt, answer.why)
+            case Recorded(attempt) if not isinstance(answer, str):
+                if self._is_broken_off(message):
+                    self._coordinator.returned(worker, [attempt])
+                elif self._coordinator.ended(worker, attempt):
                     await self._on_recorded(message)
             case Ended(attempt):
                 # Of those that are still its worker's nothing could be recorded.
                 self._coordinator.returned(worker, [attempt])
             case Progress(statistics):
                 self.totals.update(worker, statistics)
+                if statistics.draining is not None:
+                    self._coordinator.leaving(worker)
             case _:
                 pass
         if isinstance(message, Recorded | Ended):
@@ -125,7 +161,7 @@ class Desk:
         """A worker is lost; return which of its attempts are handed out again."""
         loss = self._coordinator.lose(worker)
         for name in loss.given_up:
-            await self._give_up(self._attempts[name])
+            await self._give_up(self._attempts[name], POISONOUS)
         self.dispatch()
         return loss.requeued
 
@@ -154,6 +190,21 @@ class Desk:
         )
         return self.totals.of_run(counted)
 
+    def cancelling(self, attempts: Iterable[str]) -> None:
+        """Know that running attempts are cancelled because somebody asked for it."""
+        self._cancelling.update(attempts)
+
+    def _is_broken_off(self, message: Recorded) -> bool:
+        """Whether an attempt was cancelled by its worker alone, which cannot go on; another one can."""
+        is_cancelled = message.is_failure and message.summary.stop_reason is StopReason.CANCELLED
+        return is_cancelled and not self.is_closed and message.attempt not in self._cancelling
+
+    async def _on_incomplete(self, worker: str, attempt: str, why: str) -> None:
+        """Let an attempt run again whose files did not arrive, as long as that may help."""
+        self._n_incomplete[attempt] += 1
+        if self._n_incomplete[attempt] >= MAX_INCOMPLETE and self._coordinator.ended(worker, attempt):
+            await self._give_up(self._attempts[attempt], why)
+
     async def _on_recorded(self, message: Recorded) -> None:
         self._forget(message.attempt)
         if not message.is_failure:
@@ -167,13 +218,13 @@ class Desk:
 
     def _forget(self, attempt: str) -> None:
         del self._attempts[attempt]
+        self._cancelling.discard(attempt)
         if self._shared_trajectories is not None:
             self._shared_trajectories.release()
 
-    async def _give_up(self, attempt: Attempt) -> None:
-        """Record an attempt that takes its workers along."""
+    async def _give_up(self, attempt: Attempt, error: str) -> None:
+        """Record an attempt that no worker brings to an end."""
         outcome = Outcome(Conversation([dict(message) for message in attempt.sample.messages]))
-        error = "two workers were lost on which nothing else ran; look at what its code does to a machine"
         outcome.stop(StopReason.SANDBOX_ERROR, error)
         seed = attempt_seed(self._identity.seed, attempt.name)
         history = AttemptHistory(attempt, seed, queued_s=self._meter.elapsed_s)

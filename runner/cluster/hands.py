@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from runner.cluster.crew import Member
-from runner.cluster.links import WorkerLost, WorkerUnavailable
 from runner.cluster.pump import Pump
+from runner.endpoint_table import EngineEndpoint
 
 
 @dataclass(slots=True, eq=False)
@@ -27,6 +26,9 @@ class Hand:
     inbox: asyncio.Queue[list[str]] = field(default_factory=asyncio.Queue)
     """Attempts that it is to be given."""
 
+    orders: asyncio.Queue[tuple[str, tuple[Any, ...]]] = field(default_factory=asyncio.Queue)
+    """What it is to be told: methods and their arguments."""
+
     is_giving_back: bool = False
 
     @property
@@ -34,16 +36,24 @@ class Hand:
         """That of the worker."""
         return self.member.name
 
+    def tell(self, method: str, *arguments: Any) -> None:
+        """Let a method be called, behind those before it, once it has begun."""
+        if self.has_begun:
+            self.orders.put_nowait((method, arguments))
+
 
 class Hands:
-    """All of them, by name; what they are told, they are told by tasks of their own."""
+    """All of them, by name, and what they are told: those that begin later, too."""
 
     def __init__(self, concurrency: int) -> None:
         self.concurrency = concurrency
         """Trajectories in flight, on all together."""
 
+        self.paused: str | None = None
+        self.draining: str | None = None
+        self.endpoints: tuple[EngineEndpoint, ...] = ()
+        self._is_finishing = False
         self._hands: dict[str, Hand] = {}
-        self._telling: set[asyncio.Task[None]] = set()
 
     def __iter__(self) -> Iterator[Hand]:
         return iter(self._hands.values())
@@ -63,9 +73,9 @@ class Hands:
         self._hands.pop(hand.name, None)
 
     def share_of(self, name: str) -> int:
-        """Return how many of all trajectories a worker may have in flight."""
+        """Return how many of all trajectories a worker may have in flight: none, if others have them all."""
         share, n_over = divmod(self.concurrency, len(self._hands))
-        return max(1, share + (list(self._hands).index(name) < n_over))
+        return share + (list(self._hands).index(name) < n_over)
 
     def share_out(self) -> list[Hand]:
         """Tell workers their shares where these have changed; return which."""
@@ -74,28 +84,47 @@ class Hands:
             share = self.share_of(hand.name)
             if hand.has_begun and share != hand.concurrency:
                 hand.concurrency = share
-                self.tell(hand, "set_concurrency", share)
+                hand.tell("set_concurrency", max(1, share))
                 changed.append(hand)
         return changed
 
-    def tell_all(self, method: str, *arguments: Any) -> None:
-        """Call a method of all workers that have begun."""
+    def begun(self, hand: Hand, endpoints: tuple[EngineEndpoint, ...]) -> None:
+        """Tell a worker that has begun what the others were told; `endpoints` it knows already."""
+        hand.has_begun = True
+        if self.endpoints != endpoints:
+            hand.tell("set_endpoints", self.endpoints)
+        if self.paused is not None:
+            hand.tell("pause", self.paused)
+        if self.draining is not None:
+            hand.tell("drain", self.draining)
+        elif self._is_finishing:
+            hand.tell("finish")
+
+    def pause(self, reason: str) -> None:
+        """Let nobody begin anything until `resume`."""
+        self.paused = reason
+        self._tell_all("pause", reason)
+
+    def resume(self) -> None:
+        """End a pause."""
+        self.paused = None
+        self._tell_all("resume")
+
+    def drain(self, reason: str) -> None:
+        """Let nobody begin anything more; a second call ends the grace period of what runs."""
+        self.draining = self.draining or reason
+        self._tell_all("drain", reason)
+
+    def finish(self) -> None:
+        """Let everybody end with what they have."""
+        self._is_finishing = True
+        self._tell_all("finish")
+
+    def set_endpoints(self, table: tuple[EngineEndpoint, ...]) -> None:
+        """Let everybody know which engines there are."""
+        self.endpoints = table
+        self._tell_all("set_endpoints", table)
+
+    def _tell_all(self, method: str, *arguments: Any) -> None:
         for hand in self:
-            self.tell(hand, method, *arguments)
-
-    def tell(self, hand: Hand, method: str, *arguments: Any) -> None:
-        """Call a method of a worker that has begun; that it is lost shows elsewhere."""
-        if hand.has_begun:
-            task = asyncio.get_running_loop().create_task(_tell(hand, method, *arguments))
-            self._telling.add(task)
-            task.add_done_callback(self._telling.discard)
-
-    async def close(self) -> None:
-        """Wait until everybody is told what they were to be told."""
-        while self._telling:
-            await asyncio.wait(self._telling)
-
-
-async def _tell(hand: Hand, method: str, *arguments: Any) -> None:
-    with suppress(WorkerLost, WorkerUnavailable):
-        await hand.member.link.call(method, *arguments)
+            hand.tell(method, *arguments)

@@ -10,7 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from runner.cluster.messages import Answer, Batch, FilePart, Happened, Recorded, StagedFile, TurnDone
+from runner.cluster.messages import (
+    Answer,
+    Batch,
+    FilePart,
+    Happened,
+    Incomplete,
+    Recorded,
+    StagedFile,
+    TurnDone,
+)
 from runner.errors import JournalError, write_error
 from runner.journal import ARTIFACTS, INFLIGHT, Journal, TurnLog
 from runner.journal.lines import repair_torn_line
@@ -24,6 +33,8 @@ class Intake:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        self._broken: set[str] = set()
+        """Attempts of which a file could not be written: no turn is recorded that may name it."""
 
     async def take(self, batch: Batch, worker: str, is_owner: Callable[[str], bool]) -> dict[int, Answer]:
         """Write what messages say of attempts that are their worker's; return the answers to lines.
@@ -32,20 +43,21 @@ class Intake:
         written: that is the answer to the line.
         """
         pending: dict[int, asyncio.Task[Answer]] = {}
-        for number, message in enumerate(batch.messages, start=batch.first):
-            match message:
-                case Happened(at, name, details):
-                    self._event(name, {**details, "at": at, "worker": worker})
-                case Recorded(attempt):
-                    work = self._record(message) if is_owner(attempt) else _passed_over()
-                    pending[number] = asyncio.create_task(work)
-                case FilePart(attempt) | StagedFile(attempt) if is_owner(attempt):
-                    await asyncio.to_thread(self._put_file, message)
-                case TurnDone(attempt) if is_owner(attempt):
-                    self._put_turn(message)
-                case _:
-                    pass
-        return {number: await task for number, task in pending.items()}
+        async with asyncio.TaskGroup() as writing:  # cancelled or not, none writes on behind this
+            for number, message in enumerate(batch.messages, start=batch.first):
+                match message:
+                    case Happened(at, name, details):
+                        self._event(name, {**details, "at": at, "worker": worker})
+                    case Recorded(attempt):
+                        work = self._record(message) if is_owner(attempt) else _passed_over()
+                        pending[number] = writing.create_task(work)
+                    case FilePart(attempt) | StagedFile(attempt) if is_owner(attempt):
+                        await asyncio.to_thread(self._put_file, message)
+                    case TurnDone(attempt) if is_owner(attempt) and attempt not in self._broken:
+                        self._put_turn(message)
+                    case _:
+                        pass
+        return {number: task.result() for number, task in pending.items()}
 
     def recorded(self, attempt: Attempt) -> tuple[bytes | None, Pictures]:
         """Return what is recorded of an attempt, and the pictures that go with it. Blocks."""
@@ -83,6 +95,7 @@ class Intake:
             with suppress(FileNotFoundError):  # its worker was lost, and its folder with it
                 _link_or_copy(self._journal.run_dir / message.source, path)
         except OSError as error:
+            self._broken.add(message.attempt)
             self._journal.trouble = self._journal.trouble or write_error(path, error)
 
     def _path(self, name: str) -> Path:
@@ -93,8 +106,8 @@ class Intake:
     async def _record(self, message: Recorded) -> Answer:
         try:
             await asyncio.to_thread(self._check_files, message)
-        except JournalError as error:  # it is that attempt's alone
-            return str(error)
+        except JournalError as error:
+            return Incomplete(str(error))
         try:
             if message.is_failure:
                 await self._journal.append_failure(message.line)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench_data import Sample
+from runner.cluster.shipping import Content
 from runner.config import RunConfig
 from runner.endpoint_table import EngineEndpoint
 from runner.protocols import Protocol
@@ -73,6 +74,13 @@ class Assignment:
 
     pictures: tuple[tuple[str, bytes], ...] = ()
     """The files that its recorded turns name: their paths in the run directory, and what they hold."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the files that it holds."""
+        files = self.sample.files if isinstance(self.sample, Sample) else ()
+        inputs = sum(file.content.n_bytes for file in files if isinstance(file.content, Content))
+        return inputs + len(self.turns or b"") + sum(len(data) for _, data in self.pictures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +175,16 @@ class Over:
 
 Message = Begun | TurnDone | FilePart | StagedFile | Recorded | Ended | Happened | Progress | Over
 
-Answer = bool | str
-"""What became of a line: whether it is on disk, or why it cannot be written."""
+
+@dataclass(frozen=True, slots=True)
+class Incomplete:
+    """A line is not written, because a file did not arrive whole: that is its attempt's alone."""
+
+    why: str
+
+
+Answer = bool | str | Incomplete
+"""What became of a line: whether it is on disk, or why no line can be written."""
 
 
 @dataclass(frozen=True, slots=True)

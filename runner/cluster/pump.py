@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
@@ -45,6 +46,9 @@ class Pump:
         self._answers: dict[int, Answer] = {}
         """Those that the worker may not have."""
 
+        self._n_calls: Counter[str] = Counter()
+        """By channel."""
+
     async def hear(self, on_message: OnMessage) -> Over:
         """Hear the worker to its end. Raises WorkerLost."""
         while True:
@@ -55,11 +59,16 @@ class Pump:
             except _Silent:
                 await self._ask_again(f"it said nothing for {SILENCE_S:g} s", ASK_AFTER_SILENCE_S)
 
-    async def insist(self, method: str, *arguments: Any) -> Any:
-        """Call a method that may be called twice, until it is known that it was called; safe to cancel.
+    async def once(self, channel: str, method: str, *arguments: Any) -> Any:
+        """Call a method of the worker's, once, whatever its connection loses; return its result.
 
-        Raises WorkerLost.
+        Calls of one channel are made one behind the other. Raises WorkerLost.
         """
+        self._n_calls[channel] += 1
+        return await self._insist("once", channel, self._n_calls[channel], method, *arguments)
+
+    async def _insist(self, method: str, *arguments: Any) -> Any:
+        """Call a method that may be called twice, until it is known that it was called."""
         while True:
             try:
                 return await self._link.call(method, *arguments)
@@ -92,14 +101,18 @@ class Pump:
         return None
 
     async def _acknowledge(self) -> None:
-        await self._link.call("acknowledge", self._received, self._answers)
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                await self._link.call("acknowledge", self._received, self._answers)
+        except TimeoutError:
+            raise _Silent from None
         self._answers.clear()
 
     async def _ask_again(self, why: str, within_s: float) -> None:
         try:
             async with asyncio.timeout(within_s):
-                await self.insist("ping")
-                await self.insist("acknowledge", self._received, self._answers)
+                await self._insist("ping")
+                await self._insist("acknowledge", self._received, self._answers)
         except TimeoutError:
             raise WorkerLost(f"{why}, and did not answer within {within_s:g} s") from None
         self._answers.clear()

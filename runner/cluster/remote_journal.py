@@ -11,14 +11,23 @@ import asyncio
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from runner.cluster.messages import Answer, Assignment, FilePart, Happened, Recorded, StagedFile, TurnDone
+from runner.cluster.messages import (
+    Answer,
+    Assignment,
+    FilePart,
+    Happened,
+    Incomplete,
+    Recorded,
+    StagedFile,
+    TurnDone,
+)
 from runner.cluster.outbox import Outbox
 from runner.errors import JournalError
 from runner.journal import ARTIFACTS, INFLIGHT, TurnLog
@@ -61,10 +70,13 @@ class RemoteJournal:
     async def append(self, attempt: str, line: bytes) -> bool:
         """Send a finished attempt with its files; return whether the driver has written the line.
 
-        Not cut short by cancellation. Raises JournalError when the driver cannot write it.
+        Not cut short by cancellation. Raises JournalError when the driver cannot write any line. Where only
+        this attempt's files are not there as they should be, it has ended without a line, and the driver
+        hands it out again.
         """
         is_written = await _to_the_end(self._record(orjson.loads(line), line, is_failure=False))
-        self.done.add(attempt)
+        if is_written:
+            self.done.add(attempt)
         return is_written
 
     async def append_failure(self, line: bytes) -> None:
@@ -84,10 +96,12 @@ class RemoteJournal:
         name = f"{ARTIFACTS}/{sample_id}/{epoch}"
         return self.run_dir / name, name
 
+    def forget_sent(self, attempt: str) -> None:
+        """Send the files of an attempt that begins again, though some of these names were sent before."""
+        self._sent.pop(attempt, None)
+
     def send_turn(self, attempt: str, header: dict[str, Any], line: bytes, *, replaces: bool) -> None:
         """Send a turn, behind its pictures. Blocks while they are read. Raises OSError."""
-        if replaces:
-            self._sent.pop(attempt, None)
         if b'"artifacts":[],' not in line:
             for artifact in orjson.loads(line)["artifacts"]:
                 for part in self._parts(attempt, artifact["path"]):
@@ -107,9 +121,13 @@ class RemoteJournal:
         answer: Answer = await self._outbox.ask(message, n_bytes=len(line))
         if isinstance(answer, str):
             raise JournalError(answer)
+        if isinstance(answer, Incomplete):
+            self.forget_sent(attempt)
+            self.event("record_incomplete", attempt=attempt, reason=answer.why)
+            return False
         if not is_failure:  # another process of this run, or another worker, may go on with a failed one
             await asyncio.to_thread(partial(shutil.rmtree, folder, ignore_errors=True))
-        self._sent.pop(attempt, None)
+        self.forget_sent(attempt)
         return answer
 
     async def _send_file(self, attempt: str, path: str) -> None:
@@ -141,6 +159,11 @@ class _SentTurnLog(TurnLog):
         self._journal = journal
         self._attempt = attempt
         self._sent_header = header
+
+    def restart(self) -> None:
+        """Replace all turns at the next one; the attempt's files are others, too."""
+        super().restart()
+        self._journal.forget_sent(self._attempt)
 
     def append(self, line: bytes) -> None:
         """Add a turn here, and send it. Raises JournalError."""
@@ -179,12 +202,21 @@ def _summary(row: dict[str, Any]) -> FinishedAttempt:
     )
 
 
-async def _to_the_end(work: Any) -> bool:
-    """Wait until work is done, whatever cancels the caller meanwhile."""
+async def _to_the_end(work: Coroutine[Any, Any, bool]) -> bool:
+    """Wait until work is done. What cancels the caller meanwhile reaches it at its next wait.
+
+    So whoever has its line knows of it.
+    """
+    caller = asyncio.current_task()
+    assert caller is not None, "always within a task"
     task = asyncio.ensure_future(work)
-    try:
-        return bool(await asyncio.shield(task))
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        task.exception()
-        raise
+    n_cancelled = 0
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            caller.uncancel()
+            n_cancelled += 1
+    for _ in range(n_cancelled):
+        caller.cancel()
+    return task.result()

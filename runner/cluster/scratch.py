@@ -40,10 +40,13 @@ def make_scratch(staging: Path, nonce: str) -> Scratch:
     base = Path(tempfile.gettempdir())
     for old in base.glob(f"{PREFIX}*"):
         _remove_if_left(old)
-    path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
-    fd = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    return Scratch(path, is_in_run_dir=False, lock_fd=fd)
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+        fd = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if (path / LOCK).exists():  # else another worker took it for one that is left
+            return Scratch(path, is_in_run_dir=False, lock_fd=fd)
+        os.close(fd)
 
 
 def _remove_if_left(folder: Path) -> None:

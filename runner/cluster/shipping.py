@@ -13,6 +13,11 @@ class Content:
 
     data: bytes
 
+    @property
+    def n_bytes(self) -> int:
+        """How many they are."""
+        return len(self.data)
+
     def __call__(self) -> bytes:
         """Return them."""
         return self.data

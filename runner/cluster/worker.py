@@ -17,7 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench_data import BenchDataError, Benchmark, Sample, Samples, load
+from bench_data import Sample, Samples
+from runner.cluster.equipment import client_for, rollout_settings, same_benchmark, scheduler_settings
 from runner.cluster.messages import (
     Answer,
     Assignment,
@@ -33,18 +34,12 @@ from runner.cluster.messages import (
 from runner.cluster.outbox import Outbox
 from runner.cluster.remote_journal import RemoteJournal
 from runner.cluster.scratch import make_scratch
-from runner.config import RunConfig, RunLimits
 from runner.endpoint_table import EngineEndpoint
-from runner.errors import ConfigError, RunnerError, first_error
+from runner.errors import RunnerError, first_error
 from runner.event_sink import EventSink
-from runner.factory import build_model
-from runner.gate import Gate
-from runner.lease import Sandboxes
-from runner.meter import RunMeter
 from runner.models import CachingClient, ModelClient, OpenAIClient
 from runner.plan import Attempt
-from runner.rollout import RolloutSettings
-from runner.scheduler import Scheduler, SchedulerSettings
+from runner.scheduler import Scheduler
 from runner.tracing import build_tracer
 from sandbox_pool import Pool, SandboxError, SandboxPool
 from sandbox_pool.pool import PoolStatistics
@@ -86,10 +81,8 @@ class Worker:
         self._waiting: dict[str, Assignment] = {}
         """Given, and not begun."""
 
-        self._known: set[str] = set()
-        """Given, whatever came of them."""
-
-        self._withdrawn: set[str] = set()
+        self._last_calls: dict[str, tuple[int, Any]] = {}
+        """Of each channel, the number of the last call and its result."""
 
         self._samples = Samples.of(())
         self._index_of: dict[str, int] = {}
@@ -104,7 +97,7 @@ class Worker:
         """
         os.environ.update(setup.environment)
         self._setup = setup
-        benchmark = await asyncio.to_thread(_load_same, setup)
+        benchmark = await asyncio.to_thread(same_benchmark, setup)
         if benchmark is not None:
             self._samples = benchmark.samples
             self._index_of = {name: index for index, name in enumerate(benchmark.samples.ids)}
@@ -133,22 +126,26 @@ class Worker:
         self._running = asyncio.create_task(self._run())
         return scratch.is_in_run_dir
 
+    def once(self, channel: str, number: int, method: str, *arguments: Any) -> Any:
+        """Call a method, unless the driver repeats a call of which it heard no result; return its result.
+
+        The calls of a channel are numbered from 1, and come one behind the other.
+        """
+        last, result = self._last_calls.get(channel, (0, None))
+        if number > last:
+            result = getattr(self, method)(*arguments)
+            self._last_calls[channel] = (number, result)
+        return result
+
     def submit(self, assignments: Sequence[Assignment]) -> None:
-        """Take further attempts, in this order. Those that were given before are passed over."""
+        """Take further attempts, in this order."""
         for assignment in assignments:
-            if assignment.attempt in self._known:
-                continue  # the driver was not sure
-            self._known.add(assignment.attempt)
-            self._withdrawn.discard(assignment.attempt)
             self._waiting[assignment.attempt] = assignment
             self._given.put_nowait(assignment)
 
     def withdraw(self, attempts: Sequence[str]) -> list[str]:
-        """Give back those of the attempts that have not begun; return which. Twice gives the same."""
-        given_back = [name for name in attempts if self._waiting.pop(name, None) is not None]
-        self._known.difference_update(given_back)
-        self._withdrawn.update(given_back)
-        return [name for name in attempts if name in self._withdrawn]
+        """Give back those of the attempts that have not begun; return which."""
+        return [name for name in attempts if self._waiting.pop(name, None) is not None]
 
     async def messages(self, after: int) -> AsyncGenerator[Batch, None]:
         """Yield what there is to say, behind a message; ends an earlier call of this."""
@@ -205,51 +202,23 @@ class Worker:
         await self._stack.aclose()
 
     async def _open_model(self, terms: Terms) -> None:
-        admission = self._setup.config.admission
-        if admission.max_calls is not None:  # for each endpoint, of all workers together
-            max_calls = max(1, admission.max_calls // terms.n_workers)
-            admission = admission.model_copy(update={"max_calls": max_calls})
-        update = {"concurrency": terms.concurrency, "admission": admission}
-        config = self._setup.config.model_copy(update=update)
-        self._model: ModelClient = build_model(config, self._setup.protocol, self._events)
+        self._model: ModelClient = client_for(self._setup, terms, self._events)
         self._stack.push_async_callback(self._model.close)
         self.set_endpoints(terms.endpoints)
         await self._model.start()
 
     def _make_scheduler(self, terms: Terms) -> Scheduler:
-        config = self._setup.config
-        return Scheduler(
-            self._rollout_settings(config),
-            replace(terms.identity, host=socket.gethostname()),
-            self._journal,
-            SchedulerSettings(
-                concurrency=terms.concurrency,
-                grace_s=terms.grace_s,
-                admission=config.admission,
-                run_limits=RunLimits(),  # the driver's to see to, who knows what all have used
-                breaker=config.breaker,
-                max_sandboxes=self._pool.statistics().max_sandboxes,
-            ),
-            n_total=0,
-            n_idle_sandboxes=lambda: self._pool.statistics().n_idle,
-            on_ended=lambda attempt: self._tell(Ended(attempt)),
-        )
-
-    def _rollout_settings(self, config: RunConfig) -> RolloutSettings:
         tracer = build_tracer()
         self._stack.push_async_callback(asyncio.to_thread, tracer.close)
-        return RolloutSettings(
-            model=self._model,
-            protocol=self._setup.protocol,
-            sandboxes=Sandboxes(self._pool, Gate(config.sandbox.max_sandboxes), config.artifacts),
-            limits=config.limits,
-            system_prompt=self._setup.system_prompt,
-            merge_user_messages=config.merges_user_messages,
-            meter=RunMeter(),
-            tracer=tracer,
-            resume=config.resume,
-            prices=config.model.prices,
-            send_reasoning=config.model.send_reasoning,
+        pool = self._pool
+        return Scheduler(
+            rollout_settings(self._setup, self._model, pool, tracer),
+            replace(terms.identity, host=socket.gethostname()),
+            self._journal,
+            scheduler_settings(self._setup.config, terms, pool.statistics().max_sandboxes),
+            n_total=0,
+            n_idle_sandboxes=lambda: pool.statistics().n_idle,
+            on_ended=lambda attempt: self._tell(Ended(attempt)),
         )
 
     async def _run(self) -> None:
@@ -265,8 +234,9 @@ class Worker:
 
     async def _attempts(self) -> AsyncIterator[Attempt]:
         while (assignment := await self._given.get()) is not None:
-            if self._waiting.pop(assignment.attempt, None) is None:
+            if self._waiting.get(assignment.attempt) is not assignment:
                 continue  # it was given back
+            del self._waiting[assignment.attempt]
             self._outbox.put(Begun(assignment.attempt))
             await asyncio.to_thread(self._journal.take, assignment)
             yield Attempt(self._sample_of(assignment), assignment.epoch)
@@ -306,12 +276,3 @@ def portable(error: Exception) -> Exception:
     if isinstance(error, RunnerError | SandboxError | OSError):
         return error
     return RuntimeError("".join(traceback.format_exception(error)))
-
-
-def _load_same(setup: Setup) -> Benchmark | None:
-    """Return the benchmark, if this node has the same one as the driver. Blocks."""
-    try:
-        benchmark = load(setup.config.benchmark, setup.config.data)
-    except (BenchDataError, ConfigError, OSError):
-        return None
-    return benchmark if benchmark.digest == setup.benchmark_digest else None

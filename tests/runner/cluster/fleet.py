@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Literal
 
 from runner.cluster.links import WorkerLost, WorkerUnavailable
 from runner.cluster.messages import Batch, Setup
@@ -19,6 +19,11 @@ def copied(value: Any) -> Any:
     return pickle.loads(pickle.dumps(value))
 
 
+def method_of(method: str, arguments: Sequence[Any]) -> str:
+    """Return what a call is for: `once` passes another one on."""
+    return str(arguments[2]) if method == "once" else method
+
+
 class LocalLink:
     """A worker of this process."""
 
@@ -29,19 +34,36 @@ class LocalLink:
         self.is_cut = False
         """Whether nothing arrives for now, in either direction."""
 
-        self.n_calls = 0
+        self.is_frozen = False
+        """Whether its process has stopped: nothing is answered, and nothing fails."""
+
+        self.breaks: dict[str, Literal["before", "after"]] = {}
+        """Methods whose next call breaks: before the worker has heard it, or after."""
+
+        self.heard: list[str] = []
+        """The methods that were called, in order."""
+
         self._died = asyncio.Event()
         self._ending: asyncio.Task[None] | None = None
 
     async def call(self, method: str, *arguments: Any) -> Any:
         await asyncio.sleep(0)
         self._check()
-        self.n_calls += 1
+        name = method_of(method, arguments)
+        breaks = self.breaks.pop(name, None)
+        if breaks == "before":
+            raise WorkerUnavailable("lost on the way there")
+        if self.is_frozen:
+            await self._died.wait()
+        self._check()
+        self.heard.append(name)
         result = getattr(self.worker, method)(*copied(arguments))
         if asyncio.iscoroutine(result):
             result = await result
         await asyncio.sleep(0)
         self._check()
+        if breaks == "after":
+            raise WorkerUnavailable("lost on the way back")
         return copied(result)
 
     async def messages(self, after: int) -> AsyncGenerator[Batch, None]:
@@ -53,6 +75,9 @@ class LocalLink:
                 try:
                     await asyncio.wait([getting, dying], return_when=asyncio.FIRST_COMPLETED)
                     self._check()
+                    if self.is_frozen:
+                        await self._died.wait()
+                        self._check()
                     try:
                         batch = await getting
                     except StopAsyncIteration:

@@ -1,0 +1,266 @@
+"""What goes wrong on the way, or on one node alone, costs a run nothing: it ends, with every attempt once."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from runner.cluster import pump, run
+from runner.cluster.outbox import Outbox
+from runner.cluster.remote_journal import RemoteJournal
+from runner.endpoint_table import EngineEndpoint
+from runner.errors import DiskFull
+from runner.journal import read_events, read_failures, read_trajectories
+from runner.plan import attempts
+from sandbox_pool import FakePool, Observation, Status
+from sandbox_pool.fake import FakeSandbox
+from sandbox_pool.interface import DEFAULT_SPEC, SandboxSpec
+from tests.runner.cluster.fleet import LocalFleet, LocalLink
+from tests.runner.cluster.test_cluster_run import cluster_run, samples, until
+
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+
+
+class Pool(FakePool):
+    """Cells take a moment; `broken` is raised when files are taken out."""
+
+    def __init__(self, cell_s: float = 0.01, broken: Exception | None = None) -> None:
+        async def reply(code: str) -> Observation:
+            await asyncio.sleep(cell_s)
+            return Observation(status=Status.OK)
+
+        super().__init__(lambda number: reply)
+        self._broken = broken
+
+    @asynccontextmanager
+    async def acquire(self, spec: SandboxSpec = DEFAULT_SPEC) -> AsyncIterator[FakeSandbox]:
+        async with super().acquire(spec) as sandbox:
+            if self._broken is not None:
+                sandbox.collect = self._collect  # type: ignore[method-assign]
+            yield sandbox
+
+    async def _collect(self, globs: Any, *, into: Path | None = None) -> Any:
+        assert self._broken is not None
+        raise self._broken
+
+
+@pytest.fixture(name="fast", autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "HIRE_INTERVAL_S", 0.05)
+    monkeypatch.setattr(run, "KEEP_INTERVAL_S", 0.02)
+    monkeypatch.setattr(run, "DRAIN_SLACK_S", 1.0)
+    monkeypatch.setattr(pump, "RETRY_S", 0.02)
+    monkeypatch.setattr(pump, "SILENCE_S", 0.5)
+    monkeypatch.setattr(pump, "ASK_AFTER_SILENCE_S", 0.3)
+    monkeypatch.setattr(pump, "ASK_AFTER_ERROR_S", 0.3)
+    monkeypatch.setattr("runner.cluster.worker.PROGRESS_INTERVAL_S", 0.05)
+    monkeypatch.setattr("runner.cluster.worker.Outbox", partial(Outbox, linger_s=0.02))
+
+
+def check_once(run_dir: Path, n: int) -> None:
+    assert Counter(row["attempt"] for row in read_trajectories(run_dir)) == {f"s{k}@1": 1 for k in range(n)}
+
+
+def events(run_dir: Path, name: str) -> list[dict[str, Any]]:
+    return [event for event in read_events(run_dir) if event["event"] == name]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("method", ["finish", "submit", "acknowledge"])
+async def test_a_connection_that_breaks_loses_no_word_to_a_worker(
+    tmp_path: Path, method: str, when: Literal["before", "after"]
+) -> None:
+    """Whichever call it breaks in, and whether or not the worker had heard it."""
+    fleet = LocalFleet(2, lambda setup: Pool())
+    async with asyncio.timeout(10), cluster_run(tmp_path, fleet, 8) as driven:
+        for link in fleet.links:
+            link.breaks[method] = when
+        await driven.run(attempts(samples(8), 1, done=set()))
+
+    check_once(tmp_path, 8)
+    assert not events(tmp_path, "worker_lost")
+    assert all(row["n_resumed_turns"] == 0 for row in read_trajectories(tmp_path))
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_drain_whose_connection_breaks_is_one_drain(
+    tmp_path: Path, when: Literal["before", "after"]
+) -> None:
+    """The worker hears it, and does not take it for a second one, which would end the grace period."""
+    fleet = LocalFleet(1, lambda setup: Pool(cell_s=0.3))
+    async with asyncio.timeout(20), cluster_run(tmp_path, fleet, 3, concurrency=1, grace_s=10) as driven:
+        running = asyncio.create_task(driven.run(attempts(samples(3, 2), 1, done=set())))
+        await until(lambda: driven.statistics().n_in_flight == 1)
+        fleet.links[0].breaks["drain"] = when
+        driven.drain()
+        await running
+
+    assert [row["attempt"] for row in read_trajectories(tmp_path)] == ["s0@1"]
+    assert not list(read_failures(tmp_path))
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_what_a_worker_is_told_comes_in_order(tmp_path: Path, when: Literal["before", "after"]) -> None:
+    """A pause that had to be told twice does not come behind the resume."""
+    fleet = LocalFleet(1, lambda setup: Pool(cell_s=0.05))
+    async with asyncio.timeout(10), cluster_run(tmp_path, fleet, 6, concurrency=2) as driven:
+        running = asyncio.create_task(driven.run(attempts(samples(6), 1, done=set())))
+        await until(lambda: driven.statistics().n_in_flight == 2)
+        fleet.links[0].breaks["pause"] = when
+        driven.pause("asked to")
+        driven.resume()
+        await running
+
+    check_once(tmp_path, 6)
+
+
+@pytest.mark.parametrize("when", ["acknowledge", "begin", "working"])
+async def test_a_worker_whose_process_stops_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """It breaks no connection and answers nothing: not even what is not a question."""
+    monkeypatch.setattr("runner.cluster.serving.BEGIN_TIMEOUT_S", 0.5)
+    fleet = LocalFleet(2, lambda setup: Pool(cell_s=0.05))
+    async with asyncio.timeout(15), cluster_run(tmp_path, fleet, 12) as driven:
+        if when == "begin":
+            fleet.links[0].is_frozen = True
+        running = asyncio.create_task(driven.run(attempts(samples(12), 1, done=set())))
+        if when != "begin":
+            await until(lambda: driven.statistics().n_turns > 0)
+            link = fleet.links[0]
+            if when == "acknowledge":
+                freeze_at(link, "acknowledge")
+            else:
+                link.is_frozen = True
+        await running
+
+    check_once(tmp_path, 12)
+    assert len(events(tmp_path, "worker_lost")) == 1
+
+
+def freeze_at(link: LocalLink, method: str) -> None:
+    call = link.call
+
+    async def freezing(name: str, *arguments: Any) -> Any:
+        link.is_frozen = link.is_frozen or name == method
+        return await call(name, *arguments)
+
+    link.call = freezing  # type: ignore[method-assign]
+
+
+async def test_an_attempt_that_ended_without_a_line_runs_again(tmp_path: Path) -> None:
+    """On the same worker, if there is no other."""
+    fleet = LocalFleet(1, lambda setup: Pool(cell_s=0.1))
+    async with asyncio.timeout(10), cluster_run(tmp_path, fleet, 3, concurrency=1) as driven:
+        running = asyncio.create_task(driven.run(attempts(samples(3), 1, done=set())))
+        await until(lambda: driven.statistics().n_turns > 0)
+        worker = fleet.links[0].worker
+
+        async def cannot(line: bytes) -> None:
+            raise DiskFull("no space")
+
+        worker._journal.append_failure = cannot  # type: ignore[method-assign]
+        worker.cancel("s0")  # by itself: nobody asked for it
+        await running
+
+    check_once(tmp_path, 3)
+
+
+@pytest.mark.parametrize("broken", [DiskFull("no space"), OSError(errno.EIO, "broken")])
+async def test_a_node_that_cannot_go_on_leaves_its_work_to_others(tmp_path: Path, broken: Exception) -> None:
+    """Its disk is full: what runs there is cancelled, and runs elsewhere in the same run."""
+    pools = iter([Pool(broken=broken), *(Pool(cell_s=0.02) for _ in range(9))])
+    fleet = LocalFleet(2, lambda setup: next(pools))
+    async with asyncio.timeout(20), cluster_run(tmp_path, fleet, 12) as driven:
+        await driven.run(attempts(samples(12), 1, done=set()))
+        assert driven.statistics().n_cancelled == 0
+
+    check_once(tmp_path, 12)
+    assert [event["worker"][-2:] for event in events(tmp_path, "worker_gave_up")] == ["-1"]
+
+
+async def test_a_node_that_cannot_put_turns_down_leaves_its_work_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Resumed attempts have turns, which a full disk has no space for: that is no reason to end the run."""
+    fleet = LocalFleet(1, lambda setup: Pool(cell_s=0.1))
+    async with cluster_run(tmp_path, fleet, 6, grace_s=0.0) as driven:
+        running = asyncio.create_task(driven.run(attempts(samples(6, 6), 1, done=set())))
+        await until(lambda: driven.statistics().n_turns > 8)
+        driven.drain()
+        await running
+    take, n_tries = RemoteJournal.take, Counter[RemoteJournal]()
+
+    def take_or_not(self: RemoteJournal, assignment: Any) -> None:
+        n_tries[self] += 1
+        if self is next(iter(n_tries)):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        take(self, assignment)
+
+    monkeypatch.setattr(RemoteJournal, "take", take_or_not)
+    fleet = LocalFleet(2, lambda setup: Pool())
+    async with asyncio.timeout(20), cluster_run(tmp_path, fleet, 6) as driven:
+        await driven.run(attempts(samples(6, 6), 1, done=set()))
+
+    check_once(tmp_path, 6)
+
+
+async def test_a_worker_that_begins_hears_of_engines_that_came_meanwhile(tmp_path: Path) -> None:
+    fleet = LocalFleet(1, lambda setup: Pool())
+    tables: list[tuple[EngineEndpoint, ...]] = []
+    table = (EngineEndpoint("replica-0", "http://127.0.0.1:1/v1", 2, "m", 4096, "ready"),)
+    async with asyncio.timeout(10), cluster_run(tmp_path, fleet, 2) as driven:
+        link = fleet.links[0]
+        link.worker.set_endpoints = tables.append  # type: ignore[assignment, method-assign]
+        begin = link.worker.begin
+
+        async def slowly(terms: Any) -> bool:
+            has_begun = await begin(terms)
+            driven.set_endpoints(table)
+            return has_begun
+
+        link.worker.begin = slowly  # type: ignore[method-assign]
+        await driven.run(attempts(samples(2), 1, done=set()))
+
+    assert tables[-1] == table
+
+
+async def test_workers_are_closed_in_good_order(tmp_path: Path) -> None:
+    """So that their folders and their spans are not left behind: nothing of theirs is killed."""
+    fleet = LocalFleet(2, lambda setup: Pool())
+    async with asyncio.timeout(10), cluster_run(tmp_path, fleet, 4) as driven:
+        await driven.run(attempts(samples(4), 1, done=set()))
+
+    assert ["close" in link.heard for link in fleet.links] == [True, True]
+
+
+async def test_no_more_trajectories_than_asked_for_on_more_workers(tmp_path: Path) -> None:
+    most = 0
+
+    class Counting(Pool):
+        @asynccontextmanager
+        async def acquire(self, spec: SandboxSpec = DEFAULT_SPEC) -> AsyncIterator[FakeSandbox]:
+            nonlocal most
+            n_held.append(0)
+            most = max(most, len(n_held))
+            try:
+                async with super().acquire(spec) as sandbox:
+                    yield sandbox
+            finally:
+                n_held.pop()
+
+    n_held: list[int] = []
+    fleet = LocalFleet(3, lambda setup: Counting())
+    async with asyncio.timeout(20), cluster_run(tmp_path, fleet, 6, concurrency=1) as driven:
+        await driven.run(attempts(samples(6), 1, done=set()))
+
+    check_once(tmp_path, 6)
+    assert most == 1
