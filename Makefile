@@ -7,7 +7,7 @@ PIP := $(BIN)/python $(PIP_INSTALL)
 ENGINES := .venv-engines
 
 .PHONY: bench-pybench install demo test test-slow test-engines check format soak bench install-pybench install-engines lock clean \
-	help
+	bench-engines help
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -97,6 +97,9 @@ bench: $(VENV)/.installed-dev  ## measure a turn beside a bare loop and Inspect 
 
 bench-pybench: install-pybench $(VENV)/.installed-dev  ## measure a replayed PyBench run beside a loop as upstream's
 	$(BIN)/python -m tests.bench.pybench_throughput
+
+bench-engines: $(ENGINES)/.installed  ## measure real vLLM on CPU: sticking beside chance, engines of ours beside plain ones
+	$(ENGINES)/bin/python -m tests.bench.vllm_engines
 
 LOCK := uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	pyproject.toml
