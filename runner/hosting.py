@@ -82,10 +82,10 @@ class SharedEngines:
             listener(name, details)
 
     async def close(self) -> None:
-        """Stop the engines at once; nothing of them is left. Idempotent."""
-        group, self._group, self.log_dir = self._group, None, None
-        if group is not None:
-            await group.close()
+        """Stop the engines at once; nothing of them is left. Idempotent; cancelled, to be called again."""
+        if self._group is not None:
+            await self._group.close()
+        self._group = self.log_dir = None
 
 
 def engines_line(run_dir: Path, shared: SharedEngines | None) -> str:

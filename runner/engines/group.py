@@ -87,11 +87,12 @@ class EngineGroup:
         )
 
     async def close(self) -> None:
-        """Stop all engines at once; nothing of them is left. Idempotent."""
+        """Stop all engines at once; nothing of them is left. Idempotent; cancelled, to be called again."""
         for replica in self._replicas:
             replica.drain()
         for task in self._tasks:
-            task.cancel()
+            if not task.cancelling():  # a second time would end the wait for what the first has begun
+                task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
         self._tasks = []

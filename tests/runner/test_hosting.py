@@ -33,6 +33,7 @@ class FakeGroup:
 
     async def close(self) -> None:
         """Stop."""
+        await asyncio.sleep(0)
         self.is_closed = True
 
 
@@ -73,6 +74,24 @@ async def test_runs_at_the_same_time_have_one_group(groups: list[FakeGroup], tmp
     await shared.close()
     await shared.close()
     assert [group.is_closed for group in groups] == [True]
+
+
+async def test_a_close_that_was_cancelled_is_finished_by_the_next(
+    groups: list[FakeGroup], tmp_path: Path
+) -> None:
+    """It is not forgotten that engines run."""
+    shared = SharedEngines()
+    async with shared.lend(CONFIG, tmp_path, lambda name, details: None):
+        pass
+    closing = asyncio.create_task(shared.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert not groups[0].is_closed
+    await shared.close()
+    assert groups[0].is_closed
+    assert shared.log_dir is None
 
 
 async def test_events_go_to_whoever_uses_the_engines(groups: list[FakeGroup], tmp_path: Path) -> None:

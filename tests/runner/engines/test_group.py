@@ -148,12 +148,12 @@ async def test_slow_starts_that_fail_are_a_crash_loop_too(monkeypatch: pytest.Mo
     """However far apart: the time that counts is that in which the engine worked."""
     config = CONFIG.model_copy(update={"restart_window_s": 0.001})
 
-    class SlowHost(FakeHost):
+    class LateHost(FakeHost):
         async def start(self) -> EngineAddress:
             await asyncio.sleep(0.01)
             return await super().start()
 
-    host = SlowHost("runs", *[DEAD] * 20)
+    host = LateHost("runs", *[DEAD] * 20)
     async with asyncio.timeout(5.0):
         group = EngineGroup([host], config)
         await group.start()
@@ -253,6 +253,48 @@ async def test_closing_says_draining_first() -> None:
     await group.close()
     await group.close()
     assert watcher.states() == ["draining"]
+
+
+class SlowHost(FakeHost):
+    """Takes some turns of the loop for everything."""
+
+    async def start(self) -> EngineAddress:
+        await ticks(3)
+        address = await super().start()
+        try:
+            await ticks(3)
+        except asyncio.CancelledError:
+            self.n_running = 0
+            raise
+        return address
+
+    async def stop(self, grace_s: float) -> None:
+        await ticks(3)
+        self.n_running = 0
+
+
+async def ticks(n: int) -> None:
+    """Let the loop turn so often."""
+    for _ in range(n):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("what", ["start", "close"])
+async def test_whoever_cancels_and_closes_leaves_nothing(what: str) -> None:
+    """Wherever the start or the end of a group, one of whose engines restarts, was at that moment."""
+    for n_ticks in range(1, 40):
+        hosts = [SlowHost(), SlowHost("runs", DEAD)]
+        group = make(hosts)
+        if what == "close":
+            await group.start()
+            hosts[1].lost.set()
+            await ticks(n_ticks)
+        working = asyncio.create_task(group.start() if what == "start" else group.close())
+        await ticks(n_ticks)
+        working.cancel()
+        await asyncio.wait([working])
+        await group.close()
+        assert all(host.is_closed and not host.n_running for host in hosts), n_ticks
 
 
 async def test_who_unsubscribes_is_not_called() -> None:
