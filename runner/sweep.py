@@ -40,9 +40,8 @@ from runner.gate import Gate
 from runner.hosting import SharedEngines, engines_key
 from runner.sandbox_limit import adapt_sandboxes
 from sandbox_pool import PoolConfig, SandboxError
-from sandbox_pool.capacity import NEEDS, bound_of_sandboxes, read_resources
 from sandbox_pool.config import n_cores
-from sandbox_pool.host import raise_descriptor_limit
+from sandbox_pool.host.capacity import NEEDS, bound_of_sandboxes, raise_descriptor_limit, read_resources
 
 ALIASES = {
     "models": "model",

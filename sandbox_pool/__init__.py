@@ -18,10 +18,10 @@ from sandbox_pool.errors import (
     UnsupportedHost,
 )
 from sandbox_pool.fake import FakePool, FakeSandbox
+from sandbox_pool.host.probe import probe
 from sandbox_pool.interface import DEFAULT_SPEC, Pool, Sandbox, SandboxSpec
 from sandbox_pool.observation import Display, Error, Observation, Output, Result, Status, Stream
 from sandbox_pool.pool import PoolStatistics, SandboxPool
-from sandbox_pool.probe import probe
 from sandbox_pool.sandbox import KernelSandbox
 
 __all__ = [

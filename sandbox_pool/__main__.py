@@ -11,9 +11,10 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from sandbox_pool import bench, kernelspec
+from sandbox_pool import bench
 from sandbox_pool.config import PoolConfig
-from sandbox_pool.probe import probe
+from sandbox_pool.host.probe import probe
+from sandbox_pool.jupyter import kernelspec
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,20 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from sandbox_pool import settings
-from sandbox_pool.cgroups import Group, GroupLimits, Groups, open_groups
 from sandbox_pool.config import DEFAULT_PROFILE, PoolConfig, Profile
 from sandbox_pool.errors import SandboxStartError, UnsupportedHost
-from sandbox_pool.host import (
-    UidRange,
-    make_scratch,
-    raise_descriptor_limit,
-    remove_tree,
-    sandbox_uids,
-    unprivileged_uid,
-)
-from sandbox_pool.probe import capabilities, look
+from sandbox_pool.host.capacity import raise_descriptor_limit
+from sandbox_pool.host.cgroups import Group, GroupLimits, Groups, open_groups
+from sandbox_pool.host.probe import capabilities, look
+from sandbox_pool.host.scratch import make_scratch, remove_tree
+from sandbox_pool.host.tiers import Tier, choose_tier
+from sandbox_pool.host.uids import UidRange, sandbox_uids, unprivileged_uid
 from sandbox_pool.settings import Front, Identity
-from sandbox_pool.tiers import Tier, choose_tier
 
 logger = logging.getLogger(__name__)
 

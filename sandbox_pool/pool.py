@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from sandbox_pool.capacity import Bound
 from sandbox_pool.config import DEFAULT_PROFILE, PoolConfig
-from sandbox_pool.decisions import Kind
 from sandbox_pool.errors import (
     PoolTimeout,
     SandboxClosed,
     SandboxError,
     SandboxStartError,
 )
+from sandbox_pool.host.capacity import Bound
 from sandbox_pool.interface import DEFAULT_SPEC, SandboxSpec
-from sandbox_pool.pool_state import PoolState
+from sandbox_pool.pool_state import Kind, PoolState
 from sandbox_pool.pooled import OpenStarter, PooledSandbox
 from sandbox_pool.starter import open_starter
 from sandbox_pool.stock import Stock

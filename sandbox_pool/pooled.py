@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from sandbox_pool.capacity import Bound
 from sandbox_pool.config import PoolConfig
-from sandbox_pool.decisions import Kind
+from sandbox_pool.host.capacity import Bound
 from sandbox_pool.interface import Sandbox, SandboxSpec
+from sandbox_pool.pool_state import Kind
 from sandbox_pool.sandbox import Life
 
 

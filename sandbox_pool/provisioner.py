@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from traitlets import Dict
 
 from sandbox_pool.config import PoolConfig
-from sandbox_pool.jupyter_fleet import FleetKernel, fleet
+from sandbox_pool.jupyter.fleet import FleetKernel, fleet
 
 _SIGNATURE_SCHEME = "hmac-sha256"
 _ENDING = (signal.SIGTERM, signal.SIGKILL)

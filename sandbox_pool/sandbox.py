@@ -14,7 +14,6 @@ from contextlib import suppress
 from enum import Enum, auto
 from pathlib import Path
 
-from sandbox_pool.cgroups import Counters, Group
 from sandbox_pool.channel import Channel
 from sandbox_pool.collect import CollectedFile, compile_globs
 from sandbox_pool.config import PoolConfig
@@ -27,6 +26,7 @@ from sandbox_pool.errors import (
 )
 from sandbox_pool.files import SYMBOLIC_LINK
 from sandbox_pool.heard import Heard
+from sandbox_pool.host.cgroups import Counters, Group
 from sandbox_pool.interface import SandboxSpec
 from sandbox_pool.lifeline import Lifeline, mark_of
 from sandbox_pool.messages import Cell, OutputLimits

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sandbox_pool.config import PoolConfig, Profile
-from sandbox_pool.tiers import Tier
+from sandbox_pool.host.tiers import Tier
 
 DEFAULT_PRELOAD = ("numpy", "pandas", "matplotlib.pyplot")
 """What is imported before forking when a profile does not say, as far as it is installed."""

@@ -12,14 +12,14 @@ import zmq
 
 from sandbox_pool import settings
 from sandbox_pool.belongings import Belongings, Host, take_host
-from sandbox_pool.capacity import NEEDS, Bound, bound_of_sandboxes, read_resources
 from sandbox_pool.channel import Channel, PrivateChannel
 from sandbox_pool.config import PoolConfig, Profile
-from sandbox_pool.decisions import Kind
 from sandbox_pool.ends import Ends
 from sandbox_pool.errors import SandboxStartError, UnsupportedHost
+from sandbox_pool.host.capacity import NEEDS, Bound, bound_of_sandboxes, read_resources
 from sandbox_pool.jupyter_kernel import JupyterKernel
 from sandbox_pool.lifeline import Lifeline
+from sandbox_pool.pool_state import Kind
 from sandbox_pool.sandbox import KernelSandbox
 from sandbox_pool.threads import in_thread
 from sandbox_pool.zmq_channel import ZmqChannel

@@ -11,9 +11,8 @@ from copy import copy
 from functools import partial
 from typing import Any
 
-from sandbox_pool.decisions import Decision, HandOut, Kind, Refuse, Retire, Start
 from sandbox_pool.errors import SandboxClosed, SandboxError, SandboxStartError, UnsupportedHost
-from sandbox_pool.pool_state import PoolState
+from sandbox_pool.pool_state import Decision, HandOut, Kind, PoolState, Refuse, Retire, Start
 from sandbox_pool.pooled import PooledSandbox, Starter
 from sandbox_pool.sandbox import Life
 

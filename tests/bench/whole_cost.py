@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox_pool.bench.usage import Process, pss_bytes
-from sandbox_pool.group_folders import kill, remove
-from sandbox_pool.hierarchies import Mount, read_mounts
+from sandbox_pool.host.group_folders import kill, remove
+from sandbox_pool.host.hierarchies import Mount, read_mounts
 
 _JOIN_AND_RUN = 'echo 0 > "$0" && exec "$@"'
 _LEFT_BEHIND_S = 10.0

@@ -25,9 +25,9 @@ from sandbox_pool import (
     UnknownProfile,
     UnsupportedHost,
 )
-from sandbox_pool.capacity import Bound
-from sandbox_pool.decisions import Kind
+from sandbox_pool.host.capacity import Bound
 from sandbox_pool.pool import percentile
+from sandbox_pool.pool_state import Kind
 from sandbox_pool.sandbox import Life
 
 

@@ -29,9 +29,10 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from traitlets.config import Config
 
-from sandbox_pool import UnsupportedHost, kernelspec
+from sandbox_pool import UnsupportedHost
 from sandbox_pool.errors import SandboxStartError
-from sandbox_pool.jupyter_fleet import close_fleet
+from sandbox_pool.jupyter import kernelspec
+from sandbox_pool.jupyter.fleet import close_fleet
 
 pytestmark = pytest.mark.kernel
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from sandbox_pool.decisions import Decision, HandOut, Kind, Refuse, Retire, Start
-from sandbox_pool.pool_state import PoolState
+from sandbox_pool.pool_state import Decision, HandOut, Kind, PoolState, Refuse, Retire, Start
 
 A = Kind("a")
 B = Kind("b")

@@ -10,8 +10,8 @@ import pytest
 
 from sandbox_pool import PoolConfig, UnsupportedHost, probe
 from sandbox_pool.__main__ import main
-from sandbox_pool.probe import capabilities, look
-from sandbox_pool.tiers import choose_tier, lacks
+from sandbox_pool.host.probe import capabilities, look
+from sandbox_pool.host.tiers import choose_tier, lacks
 
 
 def test_probe_says_what_is_enforced() -> None:

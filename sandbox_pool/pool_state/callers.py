@@ -6,7 +6,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sandbox_pool.decisions import Kind
+from sandbox_pool.pool_state.decisions import Kind
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox_pool.notebook_folder import why_not_shown
+from sandbox_pool.jupyter.notebook_folder import why_not_shown
 
 UID = 54_321
 

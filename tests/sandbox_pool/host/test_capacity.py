@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox_pool import capacity
-from sandbox_pool.capacity import NEEDS, RESERVED, Resources, bound_of_sandboxes, read_resources
 from sandbox_pool.config import MIB
+from sandbox_pool.host import capacity
+from sandbox_pool.host.capacity import NEEDS, RESERVED, Resources, bound_of_sandboxes, read_resources
 
 
 @given(st.integers(0, 2**44), st.integers(0, 2**20), st.integers(0, 2**22), st.sampled_from(sorted(NEEDS)))

@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox_pool.demand import WINDOW_S, Demand, Latencies, warm_target
+from sandbox_pool.pool_state.demand import WINDOW_S, Demand, Latencies, warm_target
 
 seconds = st.floats(0, 1000)
 

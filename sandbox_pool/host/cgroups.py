@@ -16,7 +16,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sandbox_pool.group_folders import (
+from sandbox_pool.host.group_folders import (
     kill,
     locked_folder,
     remove,
@@ -25,7 +25,7 @@ from sandbox_pool.group_folders import (
     write,
     write_if_there,
 )
-from sandbox_pool.hierarchies import LEAF, Hierarchies, Hierarchy
+from sandbox_pool.host.hierarchies import LEAF, Hierarchies, Hierarchy
 
 logger = logging.getLogger(__name__)
 

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from sandbox_pool.config import PoolConfig
-from sandbox_pool.decisions import Kind
 from sandbox_pool.errors import SandboxStartError
+from sandbox_pool.jupyter.notebook_folder import why_not_shown
 from sandbox_pool.jupyter_kernel import JupyterKernel
-from sandbox_pool.notebook_folder import why_not_shown
+from sandbox_pool.pool_state import Kind
 from sandbox_pool.starter import SandboxStarter, open_starter
 from sandbox_pool.threads import in_thread
 

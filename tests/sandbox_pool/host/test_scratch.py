@@ -9,15 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox_pool import host
 from sandbox_pool.errors import UnsupportedHost
-from sandbox_pool.host import (
-    choose_uids,
-    make_scratch,
-    raise_descriptor_limit,
-    remove_tree,
-    unprivileged_uid,
-)
+from sandbox_pool.host import uids
+from sandbox_pool.host.capacity import raise_descriptor_limit
+from sandbox_pool.host.scratch import make_scratch, remove_tree
+from sandbox_pool.host.uids import choose_uids, unprivileged_uid
 
 
 @given(st.integers(0, 10**6), st.integers(0, 2**32 - 1), st.randoms())
@@ -132,7 +128,7 @@ def test_unprivileged_uid_is_never_roots() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="root's choice")
 def test_uid_outside_of_the_map_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A uid that this user namespace does not have is an error that says which it has."""
-    monkeypatch.setattr(host, "read_uid_map", lambda: [(0, 1000), (5000, 10)])
+    monkeypatch.setattr(uids, "read_uid_map", lambda: [(0, 1000), (5000, 10)])
     assert unprivileged_uid(5009) == 5009
     with pytest.raises(UnsupportedHost, match=r"uid 5010.*0-999, 5000-5009 do"):
         unprivileged_uid(5010)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from sandbox_pool.config import DEFAULT_PROFILE, MIB, PoolConfig, Profile
 from sandbox_pool.errors import UnsupportedHost
-from sandbox_pool.hierarchies import Hierarchies
+from sandbox_pool.host.hierarchies import Hierarchies
 
 Tier = Literal["namespace", "landlock", "process"]
 TIERS: tuple[Tier, ...] = ("namespace", "landlock", "process")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox_pool.config import MIB
-from sandbox_pool.hierarchies import free_memory_bytes
+from sandbox_pool.host.hierarchies import free_memory_bytes
 
 _ENDLESS_DESCRIPTORS = 2**20
 
@@ -104,3 +104,16 @@ def _pid_max() -> int:
     with suppress(OSError):
         return int(Path("/proc/sys/kernel/pid_max").read_text())
     return 32_768
+
+
+def raise_descriptor_limit() -> int:
+    """Raise this process's limit of open descriptors as far as it goes, and return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        hard = 65_536
+    if soft < hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (ValueError, OSError):  # macOS reports more than it grants
+            return soft
+    return max(soft, hard)

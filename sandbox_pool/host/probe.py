@@ -11,10 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sandbox_pool import cgroups, hierarchies
 from sandbox_pool.config import PoolConfig
 from sandbox_pool.errors import UnsupportedHost
-from sandbox_pool.tiers import (
+from sandbox_pool.host import cgroups, hierarchies
+from sandbox_pool.host.tiers import (
     TIERS,
     Facts,
     Interpreter,
@@ -28,7 +28,7 @@ from sandbox_pool.tiers import (
     warnings,
 )
 
-_BOOT = Path(__file__).parent / "inside" / "boot.py"
+_BOOT = Path(__file__).parent.parent / "inside" / "boot.py"
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 _LIMIT_S = 30
 _MAX_WORDS = 2000

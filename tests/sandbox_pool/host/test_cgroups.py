@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from sandbox_pool import hierarchies
-from sandbox_pool.cgroups import Counters, Group, GroupLimits, Groups, open_groups, try_out
-from sandbox_pool.group_folders import kill, locked_folder, remove_abandoned, remove_pool
-from sandbox_pool.hierarchies import LEAF, Hierarchies, Hierarchy, find, free_memory_bytes, read_mounts
+from sandbox_pool.host import hierarchies
+from sandbox_pool.host.cgroups import Counters, Group, GroupLimits, Groups, open_groups, try_out
+from sandbox_pool.host.group_folders import kill, locked_folder, remove_abandoned, remove_pool
+from sandbox_pool.host.hierarchies import LEAF, Hierarchies, Hierarchy, find, free_memory_bytes, read_mounts
 
 MIB = 1 << 20
 
@@ -358,7 +358,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -9
 def test_memory_of_a_group_is_what_is_free_in_it(groups: Groups) -> None:
     """A process finds out how little its own group leaves it, as in a container."""
     group = groups.make("0", GroupLimits(memory_bytes=300 * MIB))
-    code = "from sandbox_pool.hierarchies import free_memory_bytes\nassert 2**26 < free_memory_bytes() < 300 * 2**20"
+    code = "from sandbox_pool.host.hierarchies import free_memory_bytes\nassert 2**26 < free_memory_bytes() < 300 * 2**20"
     with _joined(group, code):
         pass
     group.remove()

@@ -12,9 +12,9 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from sandbox_pool.callers import Callers
-from sandbox_pool.decisions import Decision, HandOut, Kind, Refuse, Retire, Start
-from sandbox_pool.demand import Demand, Latencies, warm_target
+from sandbox_pool.pool_state.callers import Callers
+from sandbox_pool.pool_state.decisions import Decision, HandOut, Kind, Refuse, Retire, Start
+from sandbox_pool.pool_state.demand import Demand, Latencies, warm_target
 
 N_LATENCIES = 256
 """Starts whose latency is kept."""

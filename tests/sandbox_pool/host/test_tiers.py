@@ -9,9 +9,9 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from sandbox_pool import PoolConfig, UnsupportedHost
-from sandbox_pool.hierarchies import Hierarchies, Hierarchy
-from sandbox_pool.probe import capabilities
-from sandbox_pool.tiers import TIERS, Facts, Interpreter, choose_tier, enforced, lacks, unmet
+from sandbox_pool.host.hierarchies import Hierarchies, Hierarchy
+from sandbox_pool.host.probe import capabilities
+from sandbox_pool.host.tiers import TIERS, Facts, Interpreter, choose_tier, enforced, lacks, unmet
 
 ALL_GROUPS = Hierarchies((Hierarchy(1, Path("/cg"), frozenset({"memory", "pids", "cpu"})),))
 NO_GROUPS = Hierarchies((), dict.fromkeys(("memory", "pids", "cpu"), "start as root"))

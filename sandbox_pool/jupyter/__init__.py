@@ -1,0 +1,1 @@
+"""Kernels for Jupyter's own clients: what `provisioner.py` starts and ends them with."""
