@@ -25,6 +25,7 @@ from runner.journal import ARTIFACTS, INFLIGHT, Journal, TurnLog
 from runner.journal.lines import repair_torn_line
 from runner.plan import Attempt
 
+Put = FilePart | StagedFile | TurnDone
 Pictures = tuple[tuple[str, bytes], ...]
 
 
@@ -34,7 +35,7 @@ class Intake:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._broken: set[str] = set()
-        """Attempts of which a file could not be written: no turn is recorded that may name it."""
+        """Attempts of which a turn or a file could not be written: no turn is recorded behind it."""
 
     async def take(self, batch: Batch, worker: str, is_owner: Callable[[str], bool]) -> dict[int, Answer]:
         """Write what messages say of attempts that are their worker's; return the answers to lines.
@@ -43,20 +44,21 @@ class Intake:
         written: that is the answer to the line.
         """
         pending: dict[int, asyncio.Task[Answer]] = {}
+        waiting: list[Put] = []
         async with asyncio.TaskGroup() as writing:  # cancelled or not, none writes on behind this
             for number, message in enumerate(batch.messages, start=batch.first):
                 match message:
                     case Happened(at, name, details):
                         self._event(name, {**details, "at": at, "worker": worker})
                     case Recorded(attempt):
+                        await self._put(waiting)
                         work = self._record(message) if is_owner(attempt) else _passed_over()
                         pending[number] = writing.create_task(work)
-                    case FilePart(attempt) | StagedFile(attempt) if is_owner(attempt):
-                        await asyncio.to_thread(self._put_file, message)
-                    case TurnDone(attempt) if is_owner(attempt) and attempt not in self._broken:
-                        self._put_turn(message)
+                    case FilePart(attempt) | StagedFile(attempt) | TurnDone(attempt) if is_owner(attempt):
+                        waiting.append(message)
                     case _:
                         pass
+            await self._put(waiting)
         return {number: task.result() for number, task in pending.items()}
 
     def recorded(self, attempt: Attempt) -> tuple[bytes | None, Pictures]:
@@ -73,6 +75,20 @@ class Intake:
         # Only what turns name; names are JSON there, and those of pictures need no escapes.
         return turns, tuple((name, file.read_bytes()) for name, file in named if name.encode() in turns)
 
+    async def _put(self, waiting: list[Put]) -> None:
+        """Write what waits, in order, in one thread: a shared file system may take long over each."""
+        if waiting:
+            messages = tuple(waiting)
+            waiting.clear()
+            await asyncio.to_thread(self._put_all, messages)
+
+    def _put_all(self, messages: tuple[Put, ...]) -> None:
+        for message in messages:
+            if not isinstance(message, TurnDone):
+                self._put_file(message)
+            elif message.attempt not in self._broken:
+                self._put_turn(message)
+
     def _event(self, name: str, details: dict[str, Any]) -> None:
         with suppress(JournalError):  # the line after it will say it
             self._journal.event(name, **details)
@@ -80,8 +96,10 @@ class Intake:
     def _put_turn(self, message: TurnDone) -> None:
         log = TurnLog(self._journal.run_dir, message.attempt, dict(message.header))
         (log.restart if message.replaces else log.continued)()
-        with suppress(JournalError):  # a trajectory without a log still counts
+        try:
             log.append(message.line)
+        except JournalError:  # a trajectory without a log still counts, but not one with a gap in it
+            self._broken.add(message.attempt)
 
     def _put_file(self, message: FilePart | StagedFile) -> None:
         """Put a file into its place. Where that fails, a line that names it will not be written."""

@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 import pytest
 
-from runner.cluster import pump, run
+from runner.cluster import pump, remote_journal, run
 from runner.cluster.outbox import Outbox
 from runner.cluster.remote_journal import RemoteJournal
 from runner.endpoint_table import EngineEndpoint
 from runner.errors import DiskFull
-from runner.journal import read_events, read_failures, read_trajectories
+from runner.journal import read_events, read_failures, read_inflight, read_trajectories
 from runner.plan import attempts
 from sandbox_pool import FakePool, Observation, Status
 from sandbox_pool.fake import FakeSandbox
@@ -185,6 +185,47 @@ async def test_a_node_that_cannot_go_on_leaves_its_work_to_others(tmp_path: Path
 
     check_once(tmp_path, 12)
     assert [event["worker"][-2:] for event in events(tmp_path, "worker_gave_up")] == ["-1"]
+
+
+async def test_what_a_node_that_gives_up_has_to_cancel_runs_elsewhere(tmp_path: Path) -> None:
+    """In the same run: nobody asked for it to be cancelled. It goes on behind the recorded turns."""
+    pools = iter([Pool(cell_s=0.4), Pool()])
+    fleet = LocalFleet(2, lambda setup: next(pools))
+    async with asyncio.timeout(20), cluster_run(tmp_path, fleet, 8, concurrency=4) as driven:
+        running = asyncio.create_task(driven.run(attempts(samples(8, 4), 1, done=set())))
+        await until(lambda: sum(len(found.turns) for found in read_inflight(tmp_path)) >= 2)
+        fleet.links[0].worker._journal.trouble = DiskFull("no space")
+        await running
+        assert driven.statistics().n_cancelled == 0
+
+    check_once(tmp_path, 8)
+    assert [row["stop_reason"] for row in read_failures(tmp_path)] == ["cancelled"] * 2
+    assert sum(row["n_resumed_turns"] for row in read_trajectories(tmp_path)) >= 2
+
+
+@pytest.mark.parametrize("n_times", [1, 9])
+async def test_an_attempt_whose_files_do_not_arrive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_times: int
+) -> None:
+    """It runs again; where that does not help it is given up, and no worker with it."""
+    files_of, left = remote_journal._files_of, [n_times]
+
+    def one_too_many(folder: Path, prefix: str) -> list[tuple[str, int]]:
+        left[0] -= prefix == "artifacts/s1/1"
+        more = [(f"{prefix}/vanished", 1)] if prefix == "artifacts/s1/1" and left[0] >= 0 else []
+        return files_of(folder, prefix) + more
+
+    monkeypatch.setattr(remote_journal, "_files_of", one_too_many)
+    fleet = LocalFleet(2, lambda setup: Pool())
+    async with asyncio.timeout(20), cluster_run(tmp_path, fleet, 6) as driven:
+        await driven.run(attempts(samples(6), 1, done=set()))
+        assert driven.statistics().n_failed == (n_times > 1)
+
+    done = {row["attempt"] for row in read_trajectories(tmp_path)}
+    assert len(done) == 6 - (n_times > 1)
+    assert ("s1@1" in done) == (n_times == 1)
+    assert not events(tmp_path, "worker_gave_up")
+    assert ["vanished" in row["error"] for row in read_failures(tmp_path)] == [True] * (n_times > 1)
 
 
 async def test_a_node_that_cannot_put_turns_down_leaves_its_work_to_others(
