@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,11 +13,8 @@ from runner.cluster.links import WorkerLost, WorkerUnavailable
 from runner.cluster.messages import Batch, Setup
 from runner.cluster.ray_worker import worker_class
 from runner.config import ClusterConfig
-from runner.engines.ray_connection import RayNode, alive_nodes, connect, disconnect, is_connected
+from runner.engines.ray_connection import alive_nodes, connect, disconnect, is_connected, nodes_for_workers
 from runner.errors import ClusterError
-
-LABEL = "sandbox"
-"""The resource by which nodes say that they are for workers."""
 
 START_TIMEOUT_S = 120.0
 MAX_CALLS = 1000
@@ -79,9 +76,10 @@ class RayFleet:
     async def nodes(self) -> list[str]:
         """See `links.Fleet`."""
         try:
-            return nodes_for_workers(await asyncio.to_thread(alive_nodes), self._config.cpus_per_worker)
+            nodes = await asyncio.to_thread(alive_nodes)
         except Exception as error:
             raise ClusterError(f"the Ray cluster does not say which nodes it has: {error}") from error
+        return [node.node_id for node in nodes_for_workers(nodes, self._config.cpus_per_worker)]
 
     async def launch(self, node: str) -> RayLink:
         """See `links.Fleet`."""
@@ -162,10 +160,3 @@ def _translated(exceptions: Any, error: Exception) -> Exception:
     why = " ".join(str(error).split())[:300]
     is_dead: bool = isinstance(error, exceptions.ActorDiedError)
     return WorkerLost(why) if is_dead else WorkerUnavailable(why)
-
-
-def nodes_for_workers(nodes: Sequence[RayNode], cpus_per_worker: float) -> list[str]:
-    """Return the ids of the nodes that may have a worker: those labelled so, or all with the CPUs. Pure."""
-    labelled = [node for node in nodes if node.resources.get(LABEL, 0) > 0]
-    needed = max(cpus_per_worker, 1e-9)
-    return [node.node_id for node in labelled or nodes if node.resources.get("CPU", 0) >= needed]

@@ -28,12 +28,14 @@ def worker_class() -> type:
             try:
                 from runner.cluster.digest import packages_digest, packages_root
                 from runner.cluster.worker import Worker
+                from runner.engines.raylet import end_with_raylet
             except ImportError as error:
                 found = getattr(sys.modules.get("runner"), "__file__", None)
                 where = f"; what it takes for runner is {found}" if found else ""
                 return f"our packages cannot be imported there ({error}){where}"
             if packages_digest(packages_root()) != digest:
                 return f"it has other code than the driver, in {packages_root()}"
+            end_with_raylet()
             self._worker = Worker()
             return None
 

@@ -19,7 +19,7 @@ from runner.engines.host import EngineAddress, EngineHost, EngineSpec
 from runner.engines.machine import check_linux, compute_capability, is_cpu_vllm, list_gpus
 from runner.engines.placement import place, share_gpus
 from runner.engines.process import EngineProcess
-from runner.engines.ray_plan import RayPlan, plan_on_ray
+from runner.engines.ray_plan import RayPlan, check_workers_reach_this_machine, plan_on_ray
 from runner.engines.replica import OnEvent
 
 __all__ = [
@@ -45,8 +45,8 @@ class EnginePlan:
 def plan_engines(config: RunConfig) -> EnginePlan | RayPlan:
     """Check the model, the config and where engines will run; decide how many there are. Blocks.
 
-    Starts no engine. With `engines.kind: ray` it connects this process to the cluster, if it is not yet: call
-    it before signal handlers are installed.
+    Starts no engine. With engines or workers on Ray it connects this process to the cluster, if it is not
+    yet: call it before signal handlers are installed.
 
     Raises:
         ConfigError: says what is not there or does not go together, and what to do.
@@ -54,6 +54,8 @@ def plan_engines(config: RunConfig) -> EnginePlan | RayPlan:
     engines = config.engines
     if engines.kind == "ray" or (engines.kind == "auto" and config.cluster.kind == "ray"):
         return plan_on_ray(config)
+    if config.cluster.kind == "ray":
+        check_workers_reach_this_machine(config.cluster)
     model = config.model.client.partition(":")[2]
     check_linux()
     check_model(model, engines)

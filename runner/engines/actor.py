@@ -14,6 +14,7 @@ from runner.engines.checks import check_dtype, check_model
 from runner.engines.host import EngineAddress, EngineSpec
 from runner.engines.machine import check_linux, compute_capability, is_cpu_vllm
 from runner.engines.process import EngineProcess
+from runner.engines.raylet import end_with_raylet
 from runner.errors import ConfigError, EngineStartError
 
 
@@ -66,7 +67,8 @@ class EngineActor:
         self._process = EngineProcess(spec, path, host=host)
 
     async def is_there(self) -> bool:
-        """Answer, once there is room for this actor."""
+        """Answer, once there is room for this actor. From now on its process ends with its raylet."""
+        end_with_raylet()
         return True
 
     async def start(self) -> EngineAddress | EngineStartError:

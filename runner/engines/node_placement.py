@@ -9,13 +9,16 @@ from runner.config import EnginesConfig
 from runner.engines.placement import NO_GPU, Placement, place
 from runner.errors import ConfigError
 
+LEAST_CPU = 0.01
+"""Of an engine that needs neither GPU nor CPU: Ray is to have something to set aside."""
+
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a node has."""
+    """What a node has for engines."""
 
     n_gpus: int
-    n_cpus: int
+    n_cpus: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +59,18 @@ def _wanted(config: EnginesConfig, per_replica: int, n_fit: int) -> Placement:
 
 
 def _n_fit(node: Room, n_gpus: int, n_cpus: int) -> int:
-    """Return how many engines a node has room for; without any need, a CPU each would be sensible."""
+    """Return how many engines a node has room for."""
+    least = n_cpus or (0 if n_gpus else LEAST_CPU)
     by_gpu = [node.n_gpus // n_gpus] if n_gpus else []
-    by_cpu = [node.n_cpus // n_cpus] if n_cpus else []
-    return min(by_gpu + by_cpu, default=node.n_cpus)
+    by_cpu = [int(node.n_cpus // least)] if least else []
+    return min(by_gpu + by_cpu)
 
 
 def _too_few(wanted: Placement, nodes: Sequence[Room], n_cpus: int, n_fit: int) -> str:
-    have = ", ".join(f"{node.n_gpus} + {node.n_cpus}" for node in nodes) or "none"
+    have = ", ".join(f"{node.n_gpus} + {node.n_cpus:g}" for node in nodes) or "none"
     return (
         f"{wanted.n_replicas} engines of {wanted.gpus_per_replica} GPUs and {n_cpus} CPUs each do not fit on "
-        f"the nodes of the Ray cluster, which have (GPUs + CPUs): {have}; there is room for {n_fit}. Lower "
-        f"engines.replicas, engines.tensor_parallel or engines.cpus_per_replica, or add nodes"
+        f"the nodes of the Ray cluster, which have (GPUs + CPUs, less those of workers): {have}; there is "
+        f"room for {n_fit}. Lower engines.replicas, engines.tensor_parallel, engines.cpus_per_replica or "
+        f"cluster.cpus_per_worker, or add nodes"
     )

@@ -6,13 +6,16 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from runner.engines.ray_address import LOCAL, ask_head, check_address, describe_refusal
 from runner.errors import ConfigError
 
 NICENESS = "RAY_worker_niceness"
+
+LABEL = "sandbox"
+"""The resource by which nodes say that they are for workers."""
 
 _own = False  # Ray's connection is the process's as well
 
@@ -107,3 +110,10 @@ def alive_nodes() -> list[RayNode]:
         if row["Alive"]
     ]
     return sorted(nodes, key=lambda node: (node.address, node.node_id))
+
+
+def nodes_for_workers(nodes: Sequence[RayNode], cpus_per_worker: float) -> list[RayNode]:
+    """Return the nodes that may have a worker: those labelled so, or all with the CPUs. Pure."""
+    labelled = [node for node in nodes if node.resources.get(LABEL, 0) > 0]
+    needed = max(cpus_per_worker, 1e-9)
+    return [node for node in labelled or nodes if node.resources.get("CPU", 0) >= needed]

@@ -13,6 +13,7 @@ from typing import Any
 
 from runner.engines.actor import EngineActor
 from runner.engines.host import EngineAddress, EngineSpec
+from runner.engines.node_placement import LEAST_CPU
 from runner.engines.process import MAX_TAIL_BYTES
 from runner.engines.ray_connection import alive_nodes
 from runner.errors import EngineStartError
@@ -22,10 +23,11 @@ logger = logging.getLogger(__name__)
 CALL_MARGIN_S = 15.0
 """For an actor's answer, beyond what it was asked to do may take."""
 
+NOTICE_S = 15.0
+"""Without room for so long, an engine that waits for it says so."""
+
 MAX_REASON_CHARS = 300
 NEVER_ENDS = "its actor was closed"
-LEAST_CPU = 0.01
-"""A placement group must ask for something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +154,18 @@ class RayEngineHost:
         remote = ray.remote(EngineActor).options(**options)
         actor = remote.remote(self._spec, site.host, path, sign, gcs_address)
         try:
-            await actor.is_there.remote()  # for as long as there is no room, it is not
+            await self._until_there(actor)
         except BaseException:
             ray.kill(actor)
             raise
         return actor
+
+    async def _until_there(self, actor: Any) -> None:
+        """Wait until an actor runs, for which there may be no room yet."""
+        there = asyncio.ensure_future(actor.is_there.remote())
+        if not (await asyncio.wait({there}, timeout=NOTICE_S))[0]:
+            logger.warning("an engine waits: %s", await asyncio.to_thread(self._describe_wait))
+        await there
 
     def _place(self) -> Any:
         """Return where an actor is to go. Blocks."""
@@ -177,16 +186,19 @@ class RayEngineHost:
 
     def _describe_silence(self) -> str:
         """Return why nothing was heard of an actor for the whole time. Blocks."""
+        silence = f"an engine did not start within {self._spec.start_timeout_s:g} s (engines.start_timeout_s)"
+        return f"{silence}: {self._describe_wait()}"
+
+    def _describe_wait(self) -> str:
+        """Return why an actor is not there yet, and what to do. Blocks."""
         from ray.util import placement_group_table
 
-        silence = f"an engine did not start within {self._spec.start_timeout_s:g} s (engines.start_timeout_s)"
         if self._group is not None and placement_group_table(self._group)["state"] != "CREATED":
-            needs = f"{self._site.n_gpus} GPUs and {self._site.n_cpus} CPUs"
             return (
-                f"{silence}: no node of the Ray cluster had {needs} free (ray status lists who has them); "
-                f"wait for them, or lower engines.replicas"
+                f"no node of the Ray cluster has {self._site.n_gpus} GPUs and {self._site.n_cpus} CPUs free "
+                f"(ray status lists who has them); wait for them, or lower engines.replicas"
             )
-        return f"{silence}: its node does not answer (ray list nodes shows whether it lives)"
+        return "its node does not answer (ray list nodes shows whether it lives)"
 
     def _kill(self) -> None:
         """End the actor's process; the raylet ends its group, and the keeper the rest."""

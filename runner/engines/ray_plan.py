@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.config import RunConfig
+from runner.config import ClusterConfig, RunConfig
 from runner.engines.actor import NodeFacts, check_node
 from runner.engines.arguments import server_environment
 from runner.engines.host import EngineSpec
 from runner.engines.node_placement import Room, place_on_nodes
-from runner.engines.ray_connection import RayNode, alive_nodes, connect
+from runner.engines.ray_connection import RayNode, alive_nodes, connect, nodes_for_workers
 from runner.engines.ray_host import RayEngineHost, Site, describe_ray_error
 from runner.errors import ConfigError
 
@@ -45,9 +46,7 @@ def plan_on_ray(config: RunConfig) -> RayPlan:
     engines = config.engines
     nodes = alive_nodes()
     facts = check_on(_likely(nodes), config)
-    placement = place_on_nodes(
-        engines, [Room(node.n_gpus, node.n_cpus) for node in nodes], is_cpu_build=facts.is_cpu_build
-    )
+    placement = place_on_nodes(engines, rooms(nodes, config.cluster), is_cpu_build=facts.is_cpu_build)
     argv = facts.argv
     if placement.spans_nodes and EXECUTOR not in argv:
         argv = (*argv, EXECUTOR, "ray")
@@ -55,6 +54,29 @@ def plan_on_ray(config: RunConfig) -> RayPlan:
     host = LOOPBACK if is_own else None
     site = Site(placement.gpus_per_replica, engines.cpus_per_replica, host, placement.spans_nodes)
     return RayPlan(spec, site, placement.n_replicas)
+
+
+def check_workers_reach_this_machine(cluster: ClusterConfig) -> None:
+    """Connect; raise ConfigError where a worker may be on another machine than engines of `local`. Blocks."""
+    import ray
+
+    connect(cluster.address)
+    here = ray.util.get_node_ip_address()
+    far = {node.address for node in nodes_for_workers(alive_nodes(), cluster.cpus_per_worker)} - {here}
+    if far:
+        raise ConfigError(
+            f"engines.kind is local: engines would listen on {LOOPBACK} of this machine, and workers of the "
+            f"Ray cluster are elsewhere as well ({', '.join(sorted(far))}); leave engines.kind out, or "
+            f"set it to ray"
+        )
+
+
+def rooms(nodes: Sequence[RayNode], cluster: ClusterConfig) -> list[Room]:
+    """Return what nodes have for engines: all but the CPUs of the run's workers. Pure."""
+    n_workers = len(nodes) if cluster.workers == "auto" else cluster.workers
+    hosts = nodes_for_workers(nodes, cluster.cpus_per_worker)[:n_workers] if cluster.kind == "ray" else []
+    taken = dict.fromkeys((node.node_id for node in hosts), cluster.cpus_per_worker)
+    return [Room(node.n_gpus, node.resources.get("CPU", 0) - taken.get(node.node_id, 0)) for node in nodes]
 
 
 def check_on(node: RayNode, config: RunConfig) -> NodeFacts:

@@ -219,6 +219,6 @@ async def test_gpus_that_others_hold(tmp_path: Path, monkeypatch: pytest.MonkeyP
     spec = EngineSpec((*COMMAND, "--model", "m"), {**ENVIRONMENT, "FOLDER": str(tmp_path)}, 3.0)
     async with await opened(tmp_path / "first", replicas=2):
         host = RayEngineHost(spec, Site(3, 1, None), tmp_path / "engine.log")
-        with pytest.raises(EngineStartError, match="no node of the Ray cluster had 3 GPUs and 1 CPUs free"):
+        with pytest.raises(EngineStartError, match="no node of the Ray cluster has 3 GPUs and 1 CPUs free"):
             await host.start()
         await host.close()

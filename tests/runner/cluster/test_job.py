@@ -1,4 +1,4 @@
-"""What a Ray job changes, which nodes get a worker, and folders that killed workers left."""
+"""What a Ray job changes, and folders that killed workers left."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ import pytest
 
 from runner.cluster.digest import packages_digest
 from runner.cluster.job import IN_JOB, check_run_dir, environment_of, grace_s
-from runner.cluster.ray_cluster import nodes_for_workers
 from runner.cluster.rebuild import read_trajectory
 from runner.cluster.scratch import PREFIX, make_scratch
 from runner.config import RunConfig
 from runner.encoding import encode_line
-from runner.engines.ray_connection import RayNode
 from runner.errors import ConfigError
 from runner.records import ArtifactRecord, FurtherAction, Owner, StopReason, TryRecord, Turn
 from tests.runner.factories import trajectory
@@ -60,21 +58,6 @@ def test_workers_get_the_variables_that_the_config_names_and_no_others() -> None
     asked = environment_of(config(model={"client": "oracle", "api_key_env": "KEY"}), environment)
 
     assert asked == {"KEY": "secret", "OTEL_SERVICE_NAME": "x"}
-
-
-@pytest.mark.parametrize(
-    ("resources", "expected"),
-    [
-        ([{"CPU": 4}, {"CPU": 8, "GPU": 1}], ["0", "1"]),
-        ([{"CPU": 4}, {"CPU": 8, "sandbox": 1}], ["1"]),
-        ([{"CPU": 0}, {"GPU": 1}], []),
-        ([{"CPU": 1}, {"CPU": 2}], ["1"]),
-    ],
-)
-def test_nodes_for_workers(resources: list[dict[str, float]], expected: list[str]) -> None:
-    nodes = [RayNode(str(number), "127.0.0.1", has) for number, has in enumerate(resources)]
-
-    assert nodes_for_workers(nodes, cpus_per_worker=2) == expected
 
 
 def test_a_worker_uses_the_run_directory_only_if_it_sees_it(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ NO_GPU = Room(n_gpus=0, n_cpus=32)
         ({"cpus_per_replica": 8}, [Room(8, 16)], NodePlacement(2, 1, spans_nodes=False)),
         ({"gpus_per_replica": 0}, [NO_GPU, EIGHT], NodePlacement(1, 0, spans_nodes=False)),
         ({"gpus_per_replica": 0, "replicas": 3}, [NO_GPU], NodePlacement(3, 0, spans_nodes=False)),
+        ({"gpus_per_replica": 0, "cpus_per_replica": 0, "replicas": 3}, [Room(0, 1)], NodePlacement(3, 0, spans_nodes=False)),
     ],
 )  # fmt: skip
 def test_replicas_fill_the_nodes(
@@ -52,6 +53,7 @@ def test_a_cpu_build_needs_no_gpu() -> None:
         ({"tensor_parallel": 2, "replicas": 3}, [THREE, THREE], r"3 engines of 2 GPUs .* 3 \+ 16, 3 \+ 16; .* room for 2"),
         ({"cpus_per_replica": 100}, [EIGHT], "1 engines of 1 GPUs and 100 CPUs each do not fit"),
         ({"gpus_per_replica": 0, "replicas": 3}, [Room(0, 2)], "room for 2. Lower engines.replicas"),
+        ({"gpus_per_replica": 0, "cpus_per_replica": 0}, [Room(0, 0)], "room for 0. Lower .*cpus_per_worker"),
     ],
 )  # fmt: skip
 def test_too_little_is_said_with_the_remedy(
