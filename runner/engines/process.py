@@ -119,7 +119,7 @@ class EngineProcess:
         self._ended.clear()
         argv = [*spec.argv, "--host", self._host, "--port", str(port)]
         options = ["--own-group"] if self._own_group else []
-        log = await asyncio.to_thread(self._open_log, argv)
+        log = self._open_log(argv)  # here: a thread's descriptor would be lost to a cancellation
         try:
             self._keeper = await asyncio.create_subprocess_exec(
                 sys.executable, "-I", "-S", str(Path(keeper.__file__)), *options, str(os.getpid()), *argv,

@@ -30,6 +30,11 @@ def engine(
     return EngineProcess(spec, folder / "logs" / "engine.log")
 
 
+def n_descriptors() -> int:
+    """Return how many this process holds."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def wait_until_there(folder: Path, n_processes: int) -> None:
     """Wait until so many processes are known by the folder: keeper, engine, core."""
     deadline = time.monotonic() + 20.0
@@ -108,6 +113,19 @@ async def test_a_cancelled_start_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await starting
     assert not wait_until_gone(tmp_path, 0.0)
+
+
+async def test_a_start_that_is_cancelled_at_once_loses_no_descriptor(tmp_path: Path) -> None:
+    """Such as the log's."""
+    before = n_descriptors()
+    for n_ticks in (1, 2):
+        starting = asyncio.create_task(engine(tmp_path, command=("/bin/sleep", "60")).start())
+        for _ in range(n_ticks):
+            await asyncio.sleep(0)
+        starting.cancel()
+        await asyncio.wait([starting])
+    await asyncio.to_thread(wait_until_gone, tmp_path)
+    assert n_descriptors() <= before + 1  # uvloop keeps one for its children
 
 
 async def test_an_engine_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
