@@ -11,6 +11,7 @@ from typing import Any
 
 from runner.cluster.links import Fleet, WorkerLink
 from runner.cluster.messages import Setup, WorkerInfo
+from runner.cluster.recording import recording_of, with_digest
 from runner.errors import ClusterError, RunnerError
 from sandbox_pool import SandboxError
 
@@ -70,12 +71,23 @@ class Crew:
             ClusterError: there is no node for a worker.
             SandboxError, ConfigError, ModelError: none could be opened; that of one of them.
         """
+        try:
+            self._setup = await asyncio.to_thread(with_digest, self._setup)
+        except OSError as error:
+            raise ClusterError(
+                f"{self._setup.config.model.client} cannot be read: {error.strerror}"
+            ) from error
         await self.hire()
         if self._first is None:
             raise self.last_error or ClusterError(
                 "no node of the cluster may have a worker: none has a CPU free for it. Start nodes, or free "
                 "some; where nodes declare the resource `sandbox`, only those are taken"
             )
+
+    async def recording(self, member: Member) -> bytes | None:
+        """Return the file that the model replays, if a worker needs it. Raises OSError."""
+        path = recording_of(self._setup.config)
+        return None if path is None or member.info.has_recording else await asyncio.to_thread(path.read_bytes)
 
     async def hire(self) -> list[Member]:
         """Open workers on nodes that have none, as many as are wanted; return the new ones. Never raises.

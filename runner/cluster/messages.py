@@ -27,6 +27,9 @@ class Setup:
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables that the config names, such as the API key's."""
 
+    recording_digest: str | None = None
+    """SHA-256 of the file that the model replays; None if it replays none."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
@@ -38,6 +41,9 @@ class WorkerInfo:
 
     has_benchmark: bool
     """Whether it loads the same samples itself."""
+
+    has_recording: bool = True
+    """Whether the file that the model replays is there, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,9 @@ class Terms:
 
     endpoints: tuple[EngineEndpoint, ...] = ()
     """The engines that the run hosts itself."""
+
+    recording: bytes | None = None
+    """The file that the model replays, for a worker that has it not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,6 +156,7 @@ class Serving:
             staging=str(staging),
             nonce=nonce,
             endpoints=self._hands.endpoints,
+            recording=await self._crew.recording(hand.member),
         )
 
     async def _submit(self, hand: Hand) -> None:

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +33,7 @@ from runner.cluster.messages import (
     WorkerInfo,
 )
 from runner.cluster.outbox import Outbox
+from runner.cluster.recording import has_same_recording, put_down
 from runner.cluster.remote_journal import RemoteJournal
 from runner.cluster.scratch import make_scratch
 from runner.endpoint_table import EngineEndpoint
@@ -101,9 +103,13 @@ class Worker:
         if benchmark is not None:
             self._samples = benchmark.samples
             self._index_of = {name: index for index, name in enumerate(benchmark.samples.ids)}
+        has_recording = await asyncio.to_thread(has_same_recording, setup)
         self._pool: NodePool = await self._stack.enter_async_context(self._open_pool(setup))
         return WorkerInfo(
-            socket.gethostname(), self._pool.capabilities(), has_benchmark=benchmark is not None
+            socket.gethostname(),
+            self._pool.capabilities(),
+            has_benchmark=benchmark is not None,
+            has_recording=has_recording,
         )
 
     async def begin(self, terms: Terms) -> bool:
@@ -121,6 +127,9 @@ class Worker:
         staged_as = f"{staging.parent.name}/{staging.name}" if scratch.is_in_run_dir else None
         self._journal = RemoteJournal(scratch.path, self._outbox, staged_as=staged_as)
         self._events.open(self._journal)
+        if terms.recording is not None:
+            put = partial(put_down, self._setup, terms.recording, scratch.path)
+            self._setup = await asyncio.to_thread(put)
         await self._open_model(terms)
         self._scheduler = self._make_scheduler(terms)
         self._running = asyncio.create_task(self._run())
