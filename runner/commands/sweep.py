@@ -30,7 +30,8 @@ def main(argv: Sequence[str]) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
-    print(f"{arguments.config}: {len(cells)} runs below {cells[0].config.run_dir.parent}")  # type: ignore[union-attr]
+    folder = cells[0].config.run_dir.parent  # type: ignore[union-attr]
+    print(f"{arguments.config}: {len(cells)} runs below {folder}", flush=True)
     if arguments.dry_run:
         for cell in cells:
             print(f"  {cell.name}")
