@@ -97,7 +97,7 @@ class _Prober:
                 f"its completions take no token ids ({refusal_text(answer.status, answer.body)})"
             )
         reply = read_token_reply(answer.body, {})
-        if list(reply.prompt_ids) != list(prompt) or len(reply.ids) != 1:
+        if reply.prompt_ids != list(prompt) or len(reply.ids) != 1:
             raise self.refuses("its completions do not go on from the token ids that they are given")
 
     def _body(self, messages: Sequence[Message]) -> bytes:

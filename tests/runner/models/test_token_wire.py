@@ -89,7 +89,7 @@ def test_whose_end_a_reply_has(choice: dict[str, Any], is_ended: bool) -> None:
 @pytest.mark.parametrize(
     "choice",
     [{"text": None}, {"token_ids": None}, {"token_ids": [1.5]}, {"token_ids": ["1"]}, {"token_ids": [True]},
-     {"prompt_token_ids": None}, {"finish_reason": "abort"}],
+     {"finish_reason": "abort"}],
 )  # fmt: skip
 def test_answers_that_are_no_reply(choice: dict[str, Any]) -> None:
     with pytest.raises(BadAnswer):
