@@ -71,7 +71,7 @@ test-slow: $(VENV)/.installed-dev  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not engines"
 
 test-engines: $(ENGINES)/.installed  ## run the tests of Ray and vLLM, on CPU, in an environment of their own
-	$(ENGINES)/bin/python -m pytest -m engines
+	$(ENGINES)/bin/python -m pytest -m engines -n 2 --dist loadgroup
 
 check: $(VENV)/.installed-dev  ## ruff, ruff format, mypy strict, import contracts
 	$(BIN)/ruff check .
