@@ -16,6 +16,7 @@ from sandbox_pool.channel import Channel, PrivateChannel
 from sandbox_pool.config import PoolConfig, Profile
 from sandbox_pool.ends import Ends
 from sandbox_pool.errors import SandboxStartError, UnsupportedHost
+from sandbox_pool.fork_server import ForkServer
 from sandbox_pool.host.capacity import NEEDS, Bound, bound_of_sandboxes, read_resources
 from sandbox_pool.jupyter_kernel import JupyterKernel
 from sandbox_pool.lifeline import Lifeline
@@ -23,7 +24,7 @@ from sandbox_pool.pool_state import Kind
 from sandbox_pool.sandbox import KernelSandbox
 from sandbox_pool.threads import in_thread
 from sandbox_pool.zmq_channel import ZmqChannel
-from sandbox_pool.zygote import ForkServer, Zygote
+from sandbox_pool.zygote import Zygote
 
 S = TypeVar("S", bound=KernelSandbox)
 
