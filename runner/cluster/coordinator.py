@@ -141,7 +141,7 @@ class Coordinator:
         )
         chosen: dict[str, list[str]] = {}
         for name, worker in self._workers.items():
-            n_over = len(worker.owned) - worker.concurrency
+            n_over = len(worker.owned) - (0 if worker.is_leaving else worker.concurrency)
             waiting = [attempt for attempt, has_begun in worker.owned.items() if not has_begun]
             n = min(n_free, n_over, len(waiting))
             if n > 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,8 +13,9 @@ from typing import Any
 from runner.cluster.links import Fleet, WorkerLink
 from runner.cluster.messages import Setup, WorkerInfo
 from runner.cluster.recording import recording_of, with_digest
-from runner.errors import ClusterError, RunnerError
-from sandbox_pool import SandboxError
+from runner.errors import ClusterError
+
+logger = logging.getLogger(__name__)
 
 MAX_FAILED_STARTS = 3
 """Of workers on one node, before it gets no other."""
@@ -69,7 +71,7 @@ class Crew:
 
         Raises:
             ClusterError: there is no node for a worker.
-            SandboxError, ConfigError, ModelError: none could be opened; that of one of them.
+            SandboxError, ConfigError, ModelError, ...: none could be opened; that of one of them.
         """
         try:
             self._setup = await asyncio.to_thread(with_digest, self._setup)
@@ -144,8 +146,9 @@ class Crew:
             link = await self._fleet.launch(node)
             info = await _open(link, node, self._setup)
             self._check_same(info)
-        except (RunnerError, SandboxError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a node lacks is no reason to end the others' work
             self.failed(node, error)
+            logger.warning("no worker on node %s: %s", node[:12], error)
             if link is not None:
                 link.kill()
             return None

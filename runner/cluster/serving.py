@@ -118,7 +118,7 @@ class Serving:
         except (WorkerLost, WorkerUnavailable) as error:
             self._crew.failed(hand.member.node, error)
             raise
-        except (RunnerError, OSError) as error:
+        except Exception as error:  # whatever a node lacks is no reason to end the others' work
             self._crew.failed(hand.member.node, error)
             self._event("worker_failed", worker=hand.name, reason=str(error))
             logger.warning("worker %s cannot begin: %s", hand.name, error)

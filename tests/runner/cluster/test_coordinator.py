@@ -102,6 +102,32 @@ def test_what_waits_at_a_busy_worker_is_taken_back_for_an_idle_one() -> None:
     assert coordinator.assign() == {"b": ["s3"]}
 
 
+def test_a_worker_that_leaves_is_given_nothing_and_gives_back_what_waits() -> None:
+    coordinator = Coordinator(window_factor=2)
+    coordinator.add_worker("a", 2)
+    for number in range(3):
+        coordinator.add(f"s{number}")
+    coordinator.assign()
+    coordinator.begun("a", "s0")
+    coordinator.leaving("a")
+    coordinator.add("s3")
+    assert coordinator.assign() == {}
+
+    coordinator.add_worker("b", 4)
+    assert coordinator.assign() == {"b": ["s3"]}
+    assert coordinator.withdrawals() == {"a": ["s1", "s2"]}
+
+
+def test_a_worker_without_a_share_is_given_nothing() -> None:
+    coordinator = Coordinator(window_factor=2)
+    coordinator.add_worker("a", 0)
+    coordinator.add("s0")
+    assert (coordinator.assign(), coordinator.n_wanted) == ({}, 0)
+
+    coordinator.set_concurrency("a", 1)
+    assert coordinator.assign() == {"a": ["s0"]}
+
+
 def test_nothing_is_taken_back_from_workers_that_have_no_more_than_they_run() -> None:
     coordinator = three_workers(2)
     coordinator.assign()

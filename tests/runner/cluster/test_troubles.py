@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,7 +25,8 @@ from sandbox_pool import FakePool, Observation, Status
 from sandbox_pool.fake import FakeSandbox
 from sandbox_pool.interface import DEFAULT_SPEC, SandboxSpec
 from tests.runner.cluster.fleet import LocalFleet, LocalLink
-from tests.runner.cluster.test_cluster_run import cluster_run, samples, until
+from tests.runner.cluster.test_cluster_run import Pool as WithFiles
+from tests.runner.cluster.test_cluster_run import check_records, cluster_run, samples, until
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 
@@ -58,9 +60,6 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "KEEP_INTERVAL_S", 0.02)
     monkeypatch.setattr(run, "DRAIN_SLACK_S", 1.0)
     monkeypatch.setattr(pump, "RETRY_S", 0.02)
-    monkeypatch.setattr(pump, "SILENCE_S", 0.5)
-    monkeypatch.setattr(pump, "ASK_AFTER_SILENCE_S", 0.3)
-    monkeypatch.setattr(pump, "ASK_AFTER_ERROR_S", 0.3)
     monkeypatch.setattr("runner.cluster.worker.PROGRESS_INTERVAL_S", 0.05)
     monkeypatch.setattr("runner.cluster.worker.Outbox", partial(Outbox, linger_s=0.02))
 
@@ -80,7 +79,7 @@ async def test_a_connection_that_breaks_loses_no_word_to_a_worker(
 ) -> None:
     """Whichever call it breaks in, and whether or not the worker had heard it."""
     fleet = LocalFleet(2, lambda setup: Pool())
-    async with asyncio.timeout(10), cluster_run(tmp_path, fleet, 8) as driven:
+    async with asyncio.timeout(30), cluster_run(tmp_path, fleet, 8) as driven:
         for link in fleet.links:
             link.breaks[method] = when
         await driven.run(attempts(samples(8), 1, done=set()))
@@ -96,7 +95,7 @@ async def test_a_drain_whose_connection_breaks_is_one_drain(
 ) -> None:
     """The worker hears it, and does not take it for a second one, which would end the grace period."""
     fleet = LocalFleet(1, lambda setup: Pool(cell_s=0.3))
-    async with asyncio.timeout(20), cluster_run(tmp_path, fleet, 3, concurrency=1, grace_s=10) as driven:
+    async with asyncio.timeout(30), cluster_run(tmp_path, fleet, 3, concurrency=1, grace_s=10) as driven:
         running = asyncio.create_task(driven.run(attempts(samples(3, 2), 1, done=set())))
         await until(lambda: driven.statistics().n_in_flight == 1)
         fleet.links[0].breaks["drain"] = when
@@ -111,7 +110,7 @@ async def test_a_drain_whose_connection_breaks_is_one_drain(
 async def test_what_a_worker_is_told_comes_in_order(tmp_path: Path, when: Literal["before", "after"]) -> None:
     """A pause that had to be told twice does not come behind the resume."""
     fleet = LocalFleet(1, lambda setup: Pool(cell_s=0.05))
-    async with asyncio.timeout(10), cluster_run(tmp_path, fleet, 6, concurrency=2) as driven:
+    async with asyncio.timeout(30), cluster_run(tmp_path, fleet, 6, concurrency=2) as driven:
         running = asyncio.create_task(driven.run(attempts(samples(6), 1, done=set())))
         await until(lambda: driven.statistics().n_in_flight == 2)
         fleet.links[0].breaks["pause"] = when
@@ -128,8 +127,10 @@ async def test_a_worker_whose_process_stops_is_replaced(
 ) -> None:
     """It breaks no connection and answers nothing: not even what is not a question."""
     monkeypatch.setattr("runner.cluster.serving.BEGIN_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(pump, "SILENCE_S", 0.6)
+    monkeypatch.setattr(pump, "ASK_AFTER_SILENCE_S", 0.4)
     fleet = LocalFleet(2, lambda setup: Pool(cell_s=0.05))
-    async with asyncio.timeout(15), cluster_run(tmp_path, fleet, 12) as driven:
+    async with asyncio.timeout(30), cluster_run(tmp_path, fleet, 12) as driven:
         if when == "begin":
             fleet.links[0].is_frozen = True
         running = asyncio.create_task(driven.run(attempts(samples(12), 1, done=set())))
@@ -143,7 +144,8 @@ async def test_a_worker_whose_process_stops_is_replaced(
         await running
 
     check_once(tmp_path, 12)
-    assert len(events(tmp_path, "worker_lost")) == 1
+    assert fleet.links[0].is_dead
+    assert events(tmp_path, "worker_lost")
 
 
 def freeze_at(link: LocalLink, method: str) -> None:
@@ -159,7 +161,7 @@ def freeze_at(link: LocalLink, method: str) -> None:
 async def test_an_attempt_that_ended_without_a_line_runs_again(tmp_path: Path) -> None:
     """On the same worker, if there is no other."""
     fleet = LocalFleet(1, lambda setup: Pool(cell_s=0.1))
-    async with asyncio.timeout(10), cluster_run(tmp_path, fleet, 3, concurrency=1) as driven:
+    async with asyncio.timeout(30), cluster_run(tmp_path, fleet, 3, concurrency=1) as driven:
         running = asyncio.create_task(driven.run(attempts(samples(3), 1, done=set())))
         await until(lambda: driven.statistics().n_turns > 0)
         worker = fleet.links[0].worker
@@ -179,7 +181,7 @@ async def test_a_node_that_cannot_go_on_leaves_its_work_to_others(tmp_path: Path
     """Its disk is full: what runs there is cancelled, and runs elsewhere in the same run."""
     pools = iter([Pool(broken=broken), *(Pool(cell_s=0.02) for _ in range(9))])
     fleet = LocalFleet(2, lambda setup: next(pools))
-    async with asyncio.timeout(20), cluster_run(tmp_path, fleet, 12) as driven:
+    async with asyncio.timeout(30), cluster_run(tmp_path, fleet, 12) as driven:
         await driven.run(attempts(samples(12), 1, done=set()))
         assert driven.statistics().n_cancelled == 0
 
@@ -189,12 +191,14 @@ async def test_a_node_that_cannot_go_on_leaves_its_work_to_others(tmp_path: Path
 
 async def test_what_a_node_that_gives_up_has_to_cancel_runs_elsewhere(tmp_path: Path) -> None:
     """In the same run: nobody asked for it to be cancelled. It goes on behind the recorded turns."""
-    pools = iter([Pool(cell_s=0.4), Pool()])
+    slow = Pool(cell_s=0.4)
+    pools = iter([slow, Pool()])
     fleet = LocalFleet(2, lambda setup: next(pools))
-    async with asyncio.timeout(20), cluster_run(tmp_path, fleet, 8, concurrency=4) as driven:
+    async with asyncio.timeout(30), cluster_run(tmp_path, fleet, 8, concurrency=4) as driven:
         running = asyncio.create_task(driven.run(attempts(samples(8, 4), 1, done=set())))
         await until(lambda: sum(len(found.turns) for found in read_inflight(tmp_path)) >= 2)
-        fleet.links[0].worker._journal.trouble = DiskFull("no space")
+        (worker,) = [link.worker for link in fleet.links if link.worker._pool is slow]
+        worker._journal.trouble = DiskFull("no space")
         await running
         assert driven.statistics().n_cancelled == 0
 
@@ -217,7 +221,7 @@ async def test_an_attempt_whose_files_do_not_arrive(
 
     monkeypatch.setattr(remote_journal, "_files_of", one_too_many)
     fleet = LocalFleet(2, lambda setup: Pool())
-    async with asyncio.timeout(20), cluster_run(tmp_path, fleet, 6) as driven:
+    async with asyncio.timeout(30), cluster_run(tmp_path, fleet, 6) as driven:
         await driven.run(attempts(samples(6), 1, done=set()))
         assert driven.statistics().n_failed == (n_times > 1)
 
@@ -248,17 +252,60 @@ async def test_a_node_that_cannot_put_turns_down_leaves_its_work_to_others(
 
     monkeypatch.setattr(RemoteJournal, "take", take_or_not)
     fleet = LocalFleet(2, lambda setup: Pool())
-    async with asyncio.timeout(20), cluster_run(tmp_path, fleet, 6) as driven:
+    async with asyncio.timeout(30), cluster_run(tmp_path, fleet, 6) as driven:
         await driven.run(attempts(samples(6, 6), 1, done=set()))
 
     check_once(tmp_path, 6)
+
+
+@pytest.mark.parametrize("method", ["open", "begin"])
+async def test_a_node_that_lacks_something_does_not_end_the_others_work(tmp_path: Path, method: str) -> None:
+    """Such as a package: an error that no one has thought of, on a node that joins a run."""
+    fleet = LocalFleet(1, lambda setup: Pool(cell_s=0.1))
+    async with asyncio.timeout(30), cluster_run(tmp_path, fleet, 8, concurrency=2) as driven:
+        launch = fleet.launch
+
+        async def launch_broken(node: str) -> LocalLink:
+            link = await launch(node)
+
+            async def fail(*arguments: Any) -> None:
+                raise RuntimeError("No module named 'uvloop'")
+
+            setattr(link.worker, method, fail)
+            return link
+
+        fleet.launch = launch_broken  # type: ignore[method-assign]
+        running = asyncio.create_task(driven.run(attempts(samples(8), 1, done=set())))
+        await until(lambda: driven.statistics().n_turns > 0)
+        fleet.names.append("n2")
+        await running
+        assert len(fleet.links) > 1
+
+    check_once(tmp_path, 8)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_run_that_is_broken_off_anywhere_is_resumed(tmp_path: Path, seed: int) -> None:
+    """At any of its waits: what has a line stays, the rest runs again, with all files."""
+    chance = random.Random(seed)
+    done: set[str] = set()
+    for number in range(4):
+        fleet = LocalFleet(2, lambda setup: WithFiles(cell_s=0.02))
+        async with asyncio.timeout(30), cluster_run(tmp_path, fleet, 16) as driven:
+            running = asyncio.create_task(driven.run(attempts(samples(16), 1, done)))
+            await asyncio.wait([running], timeout=None if number == 3 else 0.1 + chance.random() * 0.3)
+            running.cancel()
+            await asyncio.wait([running])
+        done = {row["attempt"] for row in read_trajectories(tmp_path)}
+
+    check_records(tmp_path, {f"s{n}@1" for n in range(16)})
 
 
 async def test_a_worker_that_begins_hears_of_engines_that_came_meanwhile(tmp_path: Path) -> None:
     fleet = LocalFleet(1, lambda setup: Pool())
     tables: list[tuple[EngineEndpoint, ...]] = []
     table = (EngineEndpoint("replica-0", "http://127.0.0.1:1/v1", 2, "m", 4096, "ready"),)
-    async with asyncio.timeout(10), cluster_run(tmp_path, fleet, 2) as driven:
+    async with asyncio.timeout(30), cluster_run(tmp_path, fleet, 2) as driven:
         link = fleet.links[0]
         link.worker.set_endpoints = tables.append  # type: ignore[assignment, method-assign]
         begin = link.worker.begin
@@ -277,7 +324,7 @@ async def test_a_worker_that_begins_hears_of_engines_that_came_meanwhile(tmp_pat
 async def test_workers_are_closed_in_good_order(tmp_path: Path) -> None:
     """So that their folders and their spans are not left behind: nothing of theirs is killed."""
     fleet = LocalFleet(2, lambda setup: Pool())
-    async with asyncio.timeout(10), cluster_run(tmp_path, fleet, 4) as driven:
+    async with asyncio.timeout(30), cluster_run(tmp_path, fleet, 4) as driven:
         await driven.run(attempts(samples(4), 1, done=set()))
 
     assert ["close" in link.heard for link in fleet.links] == [True, True]
@@ -300,7 +347,7 @@ async def test_no_more_trajectories_than_asked_for_on_more_workers(tmp_path: Pat
 
     n_held: list[int] = []
     fleet = LocalFleet(3, lambda setup: Counting())
-    async with asyncio.timeout(20), cluster_run(tmp_path, fleet, 6, concurrency=1) as driven:
+    async with asyncio.timeout(30), cluster_run(tmp_path, fleet, 6, concurrency=1) as driven:
         await driven.run(attempts(samples(6), 1, done=set()))
 
     check_once(tmp_path, 6)
