@@ -128,6 +128,15 @@ async def test_a_start_that_is_cancelled_at_once_loses_no_descriptor(tmp_path: P
     assert n_descriptors() <= before + 1  # uvloop keeps one for its children
 
 
+async def test_what_left_the_engines_session_is_killed_too(tmp_path: Path) -> None:
+    """A daemon, by the book: another session, another parent, no mark in its environment."""
+    daemon = f"import os; os.setsid(); os.fork() or os.execve('/bin/sleep', ['sleep', '300'], {{'D': {str(tmp_path)!r}}})"
+    command = (sys.executable, "-c", f"{daemon}; os._exit(3)")
+    with pytest.raises(EngineStartError, match="exit code 3"):
+        await engine(tmp_path, command=("/bin/sh", "-c", '"$0" "$@"; sleep 0.2; exit 3', *command)).start()
+    assert not wait_until_gone(tmp_path, 0.0)
+
+
 async def test_an_engine_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     """After the grace: a frozen server handles no signal."""
     host = engine(tmp_path)
