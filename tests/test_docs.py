@@ -16,10 +16,10 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from runner.cluster.job import DEFAULT_STOP_WAIT_S, STOP_WAIT
-from runner.cluster.ray_cluster import LABEL
 from runner.commands.run import parse_arguments
 from runner.commands.sweep import main as sweep
 from runner.config import RunConfig
+from runner.engines.ray_connection import LABEL
 from runner.factory import MODEL_KINDS
 from runner.sweep import by_engines, read_sweep
 from tests.processes import ROOT
