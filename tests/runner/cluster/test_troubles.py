@@ -68,6 +68,10 @@ def check_once(run_dir: Path, n: int) -> None:
     assert Counter(row["attempt"] for row in read_trajectories(run_dir)) == {f"s{k}@1": 1 for k in range(n)}
 
 
+def with_turns(run_dir: Path) -> set[str]:
+    return {found.attempt for found in read_inflight(run_dir)}
+
+
 def events(run_dir: Path, name: str) -> list[dict[str, Any]]:
     return [event for event in read_events(run_dir) if event["event"] == name]
 
@@ -196,8 +200,9 @@ async def test_what_a_node_that_gives_up_has_to_cancel_runs_elsewhere(tmp_path: 
     fleet = LocalFleet(2, lambda setup: next(pools))
     async with asyncio.timeout(30), cluster_run(tmp_path, fleet, 8, concurrency=4) as driven:
         running = asyncio.create_task(driven.run(attempts(samples(8, 4), 1, done=set())))
-        await until(lambda: sum(len(found.turns) for found in read_inflight(tmp_path)) >= 2)
         (worker,) = [link.worker for link in fleet.links if link.worker._pool is slow]
+        await until(lambda: worker._running is not None)
+        await until(lambda: len(with_turns(tmp_path) & worker._scheduler._running.keys()) == 2)
         worker._journal.trouble = DiskFull("no space")
         await running
         assert driven.statistics().n_cancelled == 0
