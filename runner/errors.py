@@ -10,6 +10,7 @@ RunnerError
 │   ├── EngineStartError       it did not come up; holds the end of its log
 │   └── AllEnginesLost         none is left, and none will be started again
 ├── ClusterError               a Ray cluster, or a worker on it
+├── Interrupted                a signal came before the run had begun
 └── ModelError                 the model server did not give a completion
     ├── ContextOverflow        the conversation no longer fits the model's window
     ├── ModelRefused           the server refused the request for good (4xx)
@@ -22,6 +23,7 @@ What the model does wrong is none of these: it is a StopReason (records.py) or a
 from __future__ import annotations
 
 import errno
+import signal
 from pathlib import Path
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -65,6 +67,15 @@ class AllEnginesLost(EngineError):  # noqa: N818 - named for the state, as in an
 
 class ClusterError(RunnerError):
     """A Ray cluster cannot be used, or a worker on it broke."""
+
+
+class Interrupted(RunnerError):  # noqa: N818 - named for the state, as in anyio
+    """A signal came before the run had begun. Nothing was recorded, and nothing of it is left running."""
+
+    def __init__(self, number: int) -> None:
+        name = signal.Signals(number).name
+        super().__init__(f"stopped by {name} before the run had begun; run the same command again")
+        self.number = number
 
 
 class ModelError(RunnerError):

@@ -10,7 +10,7 @@ from typing import Any
 from runner.batch.driver import Driver, Opened, Shared, driver_of
 from runner.batch.prepared import Batch
 from runner.batch.summary import RunSummary, finished_details
-from runner.batch.watching import Watching, draining_on_signals, watched
+from runner.batch.watching import Watching, draining_on_signals, ending_on_signals, watched
 from runner.cluster.crew import Crew
 from runner.cluster.opening import crew_of, drain_s
 from runner.engines import EngineGroup
@@ -36,19 +36,21 @@ async def run_batch(
 
     Raises:
         ConfigError, ModelError, SandboxError: the run could not begin; nothing was lost.
+        Interrupted: a signal came before it had begun.
         JournalError: the run directory cannot be read or written; what has a line is kept.
     """
-    async with AsyncExitStack() as stack:
-        opened = await _open(stack, batch, watching, shared_engines)
-        if opened.n_done == batch.n_attempts:
-            return batch.summary(opened.n_done, RunStatistics(n_total=0), None)
-        data = opened.record.as_json(batch.run_dir) | {
-            "n_attempts": batch.n_attempts,
-            "trusted_code": batch.trusted_code,
-        }
-        opened.journal.write_config(data)
-        driver = driver_of(batch, opened, data["run_id"], shared, watching.on_finished)
-        return await _drive(driver, batch, opened, watching, data)
+    with ending_on_signals(watching):
+        async with AsyncExitStack() as stack:
+            opened = await _open(stack, batch, watching, shared_engines)
+            if opened.n_done == batch.n_attempts:
+                return batch.summary(opened.n_done, RunStatistics(n_total=0), None)
+            data = opened.record.as_json(batch.run_dir) | {
+                "n_attempts": batch.n_attempts,
+                "trusted_code": batch.trusted_code,
+            }
+            opened.journal.write_config(data)
+            driver = driver_of(batch, opened, data["run_id"], shared, watching.on_finished)
+            return await _drive(driver, batch, opened, watching, data)
 
 
 async def _open(

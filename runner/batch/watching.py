@@ -15,7 +15,7 @@ from runner.attempt import OnFinished
 from runner.batch.driver import Driver
 from runner.batch.prepared import Batch
 from runner.control import ControlServer
-from runner.errors import RunnerError
+from runner.errors import Interrupted, RunnerError
 from runner.metrics import MetricsServer
 from runner.progress import watch
 
@@ -73,6 +73,44 @@ async def _end(task: asyncio.Task[None]) -> None:
 
 
 @contextmanager
+def ending_on_signals(watching: Watching) -> Iterator[None]:
+    """End what the block awaits on SIGINT and SIGTERM, for what they do not drain: engines take minutes.
+
+    The block closes what it opened, unless a second signal comes, which ends the process.
+
+    Raises:
+        Interrupted: there was a signal.
+    """
+    if not watching.handles_signals:
+        yield
+        return
+    received: list[int] = []
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+
+    def on_signal(number: int) -> None:
+        received.append(number)
+        _leave_signals()
+        task.cancel()
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not received or task.uncancel():
+            raise
+        raise Interrupted(received[0]) from None
+    finally:
+        _leave_signals()
+
+
+def _leave_signals() -> None:
+    for number in SIGNALS:
+        asyncio.get_running_loop().remove_signal_handler(number)
+
+
+@contextmanager
 def draining_on_signals(driver: Driver, watching: Watching, grace_s: float) -> Iterator[list[int]]:
     """Drain on SIGINT and SIGTERM while the block runs; yields the list of the signals received."""
     received: list[int] = []
@@ -97,5 +135,4 @@ def draining_on_signals(driver: Driver, watching: Watching, grace_s: float) -> I
     try:
         yield received
     finally:
-        for number in SIGNALS:
-            loop.remove_signal_handler(number)
+        _leave_signals()

@@ -13,7 +13,14 @@ from runner.cluster.links import WorkerLost, WorkerUnavailable
 from runner.cluster.messages import Batch, Setup
 from runner.cluster.ray_worker import worker_class
 from runner.config import ClusterConfig
-from runner.engines.ray_connection import alive_nodes, connect, disconnect, is_connected, nodes_for_workers
+from runner.engines.ray_connection import (
+    alive_nodes,
+    connect,
+    disconnect,
+    is_connected,
+    nodes_for_workers,
+    renew_handlers,
+)
 from runner.errors import ClusterError
 
 START_TIMEOUT_S = 120.0
@@ -48,14 +55,14 @@ async def open_crew(config: ClusterConfig, setup: Setup) -> AsyncIterator[Crew]:
 
 @asynccontextmanager
 async def connected(config: ClusterConfig) -> AsyncIterator[None]:
-    """Be connected to the cluster while the block runs. Raises ConfigError.
-
-    Signal handlers are to be installed inside: Ray brings its own.
-    """
+    """Be connected to the cluster while the block runs. Raises ConfigError."""
     global _n_users, _is_ours
     if _n_users == 0:
         _is_ours = not is_connected()
-        await asyncio.to_thread(connect, config.address)
+        try:
+            await asyncio.to_thread(connect, config.address)
+        finally:
+            renew_handlers()
     _n_users += 1
     try:
         yield

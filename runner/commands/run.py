@@ -18,7 +18,7 @@ from rich.console import Console
 from bench_data import BenchDataError
 from runner.batch import Batch, RunSummary, Watching, prepare, run_batch
 from runner.config import RunConfig, load_config, parse_setting
-from runner.errors import ConfigError, RunnerError, first_error
+from runner.errors import ConfigError, Interrupted, RunnerError, first_error
 from runner.models import ReplayClient
 from runner.progress import duration
 from runner.resume import check_same_run, prompt_source
@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
         code = exit_code(cause := first_error(error))
         if code is None:
             raise
-        print(f"error: {cause}", file=sys.stderr)
+        print(cause if isinstance(cause, Interrupted) else f"error: {cause}", file=sys.stderr)
         return code
 
 
@@ -249,4 +249,6 @@ def exit_code(error: BaseException) -> int | None:
     """Return the exit code for an error that a user can do something about, or None for a bug."""
     if isinstance(error, ConfigError | BenchDataError):
         return EXIT_USAGE
+    if isinstance(error, Interrupted):
+        return EXIT_SIGNAL + error.number
     return EXIT_FAILED if isinstance(error, RunnerError | SandboxError) else None

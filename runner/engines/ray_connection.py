@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from runner.engines.ray_address import LOCAL, ask_head, check_address, describe_refusal
 from runner.errors import ConfigError
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 NICENESS = "RAY_worker_niceness"
 
 LABEL = "sandbox"
@@ -42,7 +46,7 @@ class RayNode:
 def connect(address: str | None = None) -> bool:
     """Connect to a cluster, unless this process is connected; return whether it is a Ray of our own.
 
-    Blocks for seconds. Install signal handlers after it: Ray's would replace them.
+    Blocks for seconds. In another thread than the main one, call `renew_handlers` behind it.
 
     Args:
         address: HOST:PORT of a head, `auto` or `local`; None: that of RAY_ADDRESS, else `local`.
@@ -68,12 +72,31 @@ def connect(address: str | None = None) -> bool:
         check_address(where)
         ask_head(where)
     own = {"include_dashboard": False} if where == LOCAL else {}
+    handlers = present_handlers()
     try:
         ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise ConfigError(describe_refusal(where, str(error))) from error
+    finally:
+        renew_handlers(handlers)
     _own = where == LOCAL
     return _own
+
+
+def renew_handlers(handlers: Mapping[int, Any] | None = None) -> None:
+    """Put handlers of signals back, by default the present ones: Ray has set its own behind Python's back.
+
+    Does nothing in another thread than the main one.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in (present_handlers() if handlers is None else handlers).items():
+            signal.signal(number, handler)
+
+
+def present_handlers() -> dict[int, Any]:
+    """Return what Python has signals call, as far as it knows."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    return {number: handler for number, handler in handlers.items() if handler is not None}
 
 
 def is_connected() -> bool:

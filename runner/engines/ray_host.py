@@ -163,9 +163,12 @@ class RayEngineHost:
     async def _until_there(self, actor: Any) -> None:
         """Wait until an actor runs, for which there may be no room yet."""
         there = asyncio.ensure_future(actor.is_there.remote())
-        if not (await asyncio.wait({there}, timeout=NOTICE_S))[0]:
-            logger.warning("an engine waits: %s", await asyncio.to_thread(self._describe_wait))
-        await there
+        try:
+            if not (await asyncio.wait({there}, timeout=NOTICE_S))[0]:
+                logger.warning("an engine waits: %s", await asyncio.to_thread(self._describe_wait))
+            await there
+        finally:
+            there.cancel()
 
     def _place(self) -> Any:
         """Return where an actor is to go. Blocks."""

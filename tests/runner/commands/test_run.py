@@ -400,7 +400,8 @@ async def test_interrupt_before_the_run_begins(cwd: Path) -> None:
     _, error = await runner.communicate()
     server.close()
     await server.wait_closed()
-    assert (runner.returncode, error.decode()) == (130, "stopped by SIGINT\n")
+    says = "stopped by SIGINT before the run had begun; run the same command again\n"
+    assert (runner.returncode, error.decode()) == (130, says)
 
 
 @pytest.mark.parametrize(
