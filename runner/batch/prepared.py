@@ -91,7 +91,7 @@ def prepare(config: RunConfig) -> Batch:
     Raises:
         ConfigError, BenchDataError: names what is wrong and what to do.
     """
-    check_run_dir(config)
+    check_run_dir(config.run_dir)
     config = config.model_copy(update={"sandbox": sandbox_settings(config)})
     benchmark = load(config.benchmark, config.data)
     samples = select_samples(benchmark.samples, config, benchmark.skipped)

@@ -18,12 +18,12 @@ WRITING_S = 1.5
 """Of the time to stop, what is left for the ends of cancelled attempts to be written."""
 
 
-def check_run_dir(config: RunConfig, environment: Mapping[str, str] = os.environ) -> None:
-    """Refuse a run directory that would go with the folder of a Ray job. Raises ConfigError."""
-    if IN_JOB not in environment or (config.run_dir is not None and config.run_dir.is_absolute()):
+def check_run_dir(run_dir: Path | None, environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse a run directory that goes with the folder of a Ray job; None: a new one. Raises ConfigError."""
+    if IN_JOB not in environment or (run_dir is not None and run_dir.is_absolute()):
         return
-    name = config.run_dir.name if config.run_dir is not None else "NAME"
-    given = f"--run-dir {config.run_dir} is relative" if config.run_dir else "no --run-dir is given"
+    name = run_dir.name if run_dir is not None else "NAME"
+    given = f"the run directory {run_dir} is relative" if run_dir else "no --run-dir is given"
     raise ConfigError(
         f"{given}, and the folder of a Ray job is temporary and changes with the code: a run there could not "
         f"be resumed. Give an absolute path that outlives the job, best on a file system that all nodes see, "

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from runner.cluster.job import check_run_dir
 from runner.config import parse_setting
 from runner.errors import ConfigError
 from runner.progress import duration
@@ -27,10 +28,11 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse_arguments(argv)
     try:
         cells = read_sweep(arguments.config, overrides(arguments))
+        folder: Path = cells[0].config.run_dir.parent  # type: ignore[union-attr]
+        check_run_dir(folder)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
-    folder = cells[0].config.run_dir.parent  # type: ignore[union-attr]
     print(f"{arguments.config}: {len(cells)} runs below {folder}", flush=True)
     if arguments.dry_run:
         for cell in cells:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from runner.__main__ import main
+from runner.cluster.job import IN_JOB
 from runner.config import RunConfig
 from runner.errors import ConfigError
 from runner.journal import read_trajectories
@@ -95,6 +96,19 @@ def test_bad_matrix_is_refused(tmp_path: Path, text: str, message: str) -> None:
     """Before anything is run, with the file, the key and the value."""
     with pytest.raises(ConfigError, match=message):
         read_sweep(write(tmp_path, text), {})
+
+
+@pytest.mark.parametrize("more", [[], ["--run-dir", "here"]])
+def test_a_job_on_ray_needs_an_absolute_run_directory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
+    """Said once, before any cell."""
+    monkeypatch.setenv(IN_JOB, "{}")
+    assert main(["sweep", str(write(tmp_path, MATRIX)), *more]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("error: the run directory") == 1
+    assert "is relative" in said.err
 
 
 def test_run_says_that_it_is_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

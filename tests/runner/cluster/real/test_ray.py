@@ -182,7 +182,7 @@ def test_job_submit_stop_and_again(tmp_path: Path) -> None:
         while "No available agent" in refused.stderr:  # they take longer than the list
             time.sleep(1)
             refused = job(*submit, "--", *command, "--run-dir", "here")
-        assert "--run-dir here is relative" in refused.stdout
+        assert "the run directory here is relative" in refused.stdout
 
         command += ["--run-dir", str(run_dir)]
         assert job(*submit, "--no-wait", "--submission-id", "first", "--", *command).returncode == 0
