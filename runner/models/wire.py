@@ -15,6 +15,7 @@ from runner.records import Usage
 OVERFLOW_SIGNS = (
     "maximum context length",  # OpenAI, vLLM, Ray Serve LLM
     "maximum model length",  # vLLM's engine
+    "must be at least 1, got 0",  # vLLM 0.32, of a prompt that fills the window to its last token
     "context_length_exceeded",  # OpenAI's code
     "context size",  # llama.cpp: "exceeds the available context size"
     "context window",

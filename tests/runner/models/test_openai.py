@@ -250,6 +250,7 @@ TOO_MUCH_TEXT = (
     "8192 characters, which is the upper bound for 512 input tokens). Please reduce the length of the input prompt."
 )
 NO_ROOM = "Input length (600) exceeds model's maximum context length (512)."
+FILLED = "max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)"
 TOO_LARGE = (
     "'max_tokens' or 'max_completion_tokens' is too large: 100000. This model's maximum context length is 4096 "
     "tokens and your request has 30 input tokens (100000 > 4096 - 30)."
@@ -265,6 +266,16 @@ async def test_reply_that_may_be_too_long_from_the_first(error: dict[str, Any]) 
         client = OpenAIClient([server.url], config())
         await client.start()
         with pytest.raises(ContextOverflow):
+            await client.complete(replace(REQUEST, n_turns_done=1))
+        await client.close()
+
+
+async def test_prompt_that_fills_the_window_to_its_last_token() -> None:
+    """The conversation has grown too long, whatever parameter the server names."""
+    async with StubServer(replies(lambda: refusal(400, FILLED, param="max_tokens"))) as server:
+        client = OpenAIClient([server.url], config())
+        await client.start()
+        with pytest.raises(ContextOverflow, match="got 0"):
             await client.complete(replace(REQUEST, n_turns_done=1))
         await client.close()
 
