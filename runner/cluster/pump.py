@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -22,6 +23,11 @@ ASK_AFTER_ERROR_S = 1.5
 costs little: another worker goes on behind the recorded turns."""
 
 RETRY_S = 0.2
+INSIST_S = 60.0
+"""How long a worker that is heard may be out of reach of a call: what is too big for a way never arrives."""
+
+MAX_BREAKS = 20
+"""How often in a row a worker that answers may not be heard; see INSIST_S."""
 
 OnMessage = Callable[[Message, Answer | None], Awaitable[None]]
 """Told each message when it is written, and the answer if it was a line."""
@@ -51,11 +57,17 @@ class Pump:
 
     async def hear(self, on_message: OnMessage) -> Over:
         """Hear the worker to its end. Raises WorkerLost."""
+        n_breaks = 0
         while True:
+            received = self._received
             try:
                 return await self._hear(on_message)
             except WorkerUnavailable as error:
+                n_breaks = n_breaks + 1 if self._received == received else 0
+                if n_breaks >= MAX_BREAKS:
+                    raise WorkerLost(f"it was not heard {n_breaks} times in a row: {error}") from error
                 await self._ask_again(str(error), ASK_AFTER_ERROR_S)
+                await asyncio.sleep(RETRY_S if n_breaks else 0)
             except _Silent:
                 await self._ask_again(f"it said nothing for {SILENCE_S:g} s", ASK_AFTER_SILENCE_S)
 
@@ -69,10 +81,14 @@ class Pump:
 
     async def _insist(self, method: str, *arguments: Any) -> Any:
         """Call a method that may be called twice, until it is known that it was called."""
+        began_at = time.monotonic()
         while True:
             try:
                 return await self._link.call(method, *arguments)
-            except WorkerUnavailable:
+            except WorkerUnavailable as error:
+                if time.monotonic() - began_at > INSIST_S:
+                    self._link.kill()  # who hears it is to learn of it
+                    raise WorkerLost(f"it could not be told for {INSIST_S:g} s: {error}") from error
                 await asyncio.sleep(RETRY_S)
 
     async def _hear(self, on_message: OnMessage) -> Over:

@@ -12,7 +12,7 @@ import os
 import socket
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -233,11 +233,14 @@ class Worker:
     async def _run(self) -> None:
         error: Exception | None = None
         try:
-            async with self._telling_progress():
+            async with asyncio.TaskGroup() as group:
+                telling = group.create_task(self._tell_progress())
                 await self._scheduler.run(self._attempts())
+                telling.cancel()
         except Exception as caught:
             error = portable(_cause(caught))
             logger.exception("the worker's scheduler broke off")
+        self._tell(Progress(self._scheduler.statistics()))
         drained = None if self._is_finishing else self._scheduler.statistics().draining
         self._outbox.close(Over(drained, error))
 
@@ -255,20 +258,9 @@ class Worker:
             return assignment.sample
         return self._samples[self._index_of[assignment.sample]]
 
-    @asynccontextmanager
-    async def _telling_progress(self) -> AsyncIterator[None]:
-        async def tell() -> None:
-            while True:
-                await asyncio.sleep(PROGRESS_INTERVAL_S)
-                self._tell(Progress(self._scheduler.statistics()))
-
-        teller = asyncio.create_task(tell())
-        try:
-            yield
-        finally:
-            teller.cancel()
-            with suppress(asyncio.CancelledError):
-                await teller
+    async def _tell_progress(self) -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_INTERVAL_S)
             self._tell(Progress(self._scheduler.statistics()))
 
     def _tell(self, message: Ended | Progress) -> None:
