@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from runner.cluster.crew import Member
@@ -30,6 +31,8 @@ class Hand:
     """What it is to be told: methods and their arguments."""
 
     is_giving_back: bool = False
+    staging: Path | None = None
+    """Its folder in the run directory."""
 
     @property
     def name(self) -> str:

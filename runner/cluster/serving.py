@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -146,7 +147,8 @@ class Serving:
 
     async def _terms(self, hand: Hand) -> Terms:
         nonce = uuid4().hex
-        staging = self._journal.run_dir.absolute() / STAGING / hand.name
+        # The name is new: a worker of an earlier process may still hold what it had on a network's disk.
+        staging = hand.staging = self._journal.run_dir.absolute() / STAGING / f"{hand.name}-{nonce[:8]}"
         await asyncio.to_thread(_make_staging, staging, nonce)
         return Terms(
             identity=self._identity,
@@ -199,6 +201,8 @@ class Serving:
 
     async def _on_lost(self, hand: Hand, why: str) -> None:
         requeued = await self._desk.lose(hand.name)
+        if hand.staging is not None:
+            await asyncio.to_thread(partial(shutil.rmtree, hand.staging, ignore_errors=True))
         self._event("worker_lost", worker=hand.name, reason=why, n_requeued=len(requeued))
         logger.warning("worker %s is lost: %s. %d attempts are requeued", hand.name, why, len(requeued))
 

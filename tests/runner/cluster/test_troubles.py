@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
+import shutil
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -324,6 +326,32 @@ async def test_a_worker_that_begins_hears_of_engines_that_came_meanwhile(tmp_pat
         await driven.run(attempts(samples(2), 1, done=set()))
 
     assert tables[-1] == table
+
+
+async def test_folders_of_workers_from_before_are_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network's file system keeps what a killed process has open; a lost worker's folder goes at once."""
+    for number in (1, 2):
+        (tmp_path / run.STAGING / f"{socket.gethostname()}-{number}").mkdir(parents=True)
+    rmtree = shutil.rmtree
+
+    def remove_others(path: Path, **options: Any) -> None:
+        if path.name != run.STAGING:
+            rmtree(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", remove_others)
+    fleet = LocalFleet(2, lambda setup: Pool(cell_s=0.05))
+    async with asyncio.timeout(30), cluster_run(tmp_path, fleet, 8) as driven:
+        running = asyncio.create_task(driven.run(attempts(samples(8), 1, done=set())))
+        await until(lambda: driven.statistics().n_turns > 0)
+        assert len(list((tmp_path / run.STAGING).iterdir())) == 4
+        fleet.lose("n1")
+        await until(lambda: events(tmp_path, "worker_lost") != [])
+        await running
+
+    check_once(tmp_path, 8)
+    assert len(list((tmp_path / run.STAGING).iterdir())) == 2
 
 
 async def test_workers_are_closed_in_good_order(tmp_path: Path) -> None:
