@@ -14,6 +14,7 @@ from contextlib import suppress
 from enum import Enum, auto
 from pathlib import Path
 
+from sandbox_pool.cell_end import End, cause_of_death, limits_hit, wait_for_end
 from sandbox_pool.channel import Channel
 from sandbox_pool.collect import CollectedFile, compile_globs
 from sandbox_pool.config import PoolConfig
@@ -36,7 +37,6 @@ from sandbox_pool.work_folder import WorkFolder
 
 logger = logging.getLogger(__name__)
 
-_HALF_DONE_GRACE_S = 1.0
 _MAX_WHY_CHARS = 2000
 _EXECUTE = {
     "silent": False,
@@ -58,16 +58,6 @@ class Life(Enum):
     CLOSING = auto()
     CLOSED = auto()
     """Nothing is left of it."""
-
-
-class _End(Enum):
-    """What ended the wait for a cell."""
-
-    DONE = auto()
-    HALF_DONE = auto()
-    DEAD = auto()
-    DEADLINE = auto()
-    OUTPUT = auto()
 
 
 class KernelSandbox:
@@ -310,23 +300,17 @@ class KernelSandbox:
 
     def _observe(self, cell: Cell, status: Status | None, duration_s: float) -> Observation:
         counters = self._group.counters() if self._group else _NOT_COUNTED
-        limits_hit = self._limits_hit(counters)
-        if status is Status.DIED and "memory" in limits_hit and self._held().exit_status == -signal.SIGKILL:
+        hit = limits_hit(self._counters, counters)
+        self._counters = counters
+        if status is Status.DIED and "memory" in hit and self._held().exit_status == -signal.SIGKILL:
             status = Status.MEMORY
         return cell.observation(
             status,
             duration_s=duration_s,
             kernel_alive=self.is_alive,
-            limits_hit=limits_hit,
+            limits_hit=hit,
             peak_memory_bytes=counters.peak_memory_bytes,
         )
-
-    def _limits_hit(self, counters: Counters) -> tuple[str, ...]:
-        """Return which limits the system has enforced since the last cell."""
-        before, self._counters = self._counters, counters
-        memory = ("memory",) if (counters.n_oom_kills or 0) > (before.n_oom_kills or 0) else ()
-        pids = ("pids",) if (counters.n_denied_forks or 0) > (before.n_denied_forks or 0) else ()
-        return memory + pids
 
     async def _end(
         self, cell: Cell, channel: Channel, mark: int, timeout_s: float
@@ -337,45 +321,23 @@ class KernelSandbox:
             How it ended, None if by itself; and whether the kernel is fit for another cell.
         """
         end = await self._wait(cell, timeout_s)
-        if end in (_End.DEADLINE, _End.OUTPUT):
+        if end in (End.DEADLINE, End.OUTPUT):
             self._held().interrupt(mark)
             after = await self._wait(cell, self._config.interrupt_grace_s, until_budget=False)
-            return (Status.TIMEOUT if end is _End.DEADLINE else Status.OUTPUT_LIMIT), after is _End.DONE
-        if end is _End.DEAD:
+            return (Status.TIMEOUT if end is End.DEADLINE else Status.OUTPUT_LIMIT), after is End.DONE
+        if end is End.DEAD:
             await channel.last_words()
             return self._cause_of_death(), False
-        if end is _End.HALF_DONE or self.heard.n_garbage or cell.n_malformed:
+        if end is End.HALF_DONE or self.heard.n_garbage or cell.n_malformed:
             return (Status.PROTOCOL if self.heard.has_begun else Status.SANDBOX_FAULT), False
         return (Status.OUTPUT_LIMIT if cell.is_over_budget else None), not cell.is_exiting
 
-    async def _wait(self, cell: Cell, limit_s: float, *, until_budget: bool = True) -> _End:
-        """Wait until the cell is done, or something else ends the wait."""
-        heard = self.heard
-        try:
-            async with asyncio.timeout(limit_s):
-                while True:
-                    if cell.has_reply and cell.is_idle:
-                        return _End.DONE
-                    if not self.is_alive:
-                        return _End.DEAD
-                    if until_budget and cell.is_over_budget:
-                        return _End.OUTPUT
-                    if heard.n_garbage:
-                        return _End.HALF_DONE
-                    if not (cell.has_reply or cell.is_idle or heard.is_cut_off):
-                        await heard.something()
-                    elif not await heard.something_within(_HALF_DONE_GRACE_S):
-                        return _End.HALF_DONE
-        except TimeoutError:
-            return _End.DEADLINE
+    async def _wait(self, cell: Cell, limit_s: float, *, until_budget: bool = True) -> End:
+        return await wait_for_end(cell, self.heard, lambda: self.is_alive, limit_s, until_budget=until_budget)
 
     def _cause_of_death(self) -> Status:
-        status = self._held().exit_status
-        if status is None and not self._is_killed:
-            return Status.SANDBOX_FAULT  # init or the zygote was killed: no cell can do that
-        if not self.heard.has_begun and not self._is_killed:
-            return Status.SANDBOX_FAULT
-        return Status.CPU_LIMIT if status == -signal.SIGXCPU else Status.DIED
+        status, has_begun = self._held().exit_status, self.heard.has_begun
+        return cause_of_death(status, has_begun=has_begun, was_killed=self._is_killed)
 
     def _output_limits(self) -> OutputLimits:
         config = self._config
