@@ -16,6 +16,7 @@ from runner.models.engine_metrics import parse_engine_load
 from runner.statistics import EndpointStatistics
 
 SMOOTHING = 0.1
+CONNECT_TIMEOUT_S = 10.0
 LOOK_TIMEOUT_S = 5.0
 """For looks at a server that is not asked to generate: its metrics, its list of models."""
 
@@ -184,6 +185,18 @@ class Endpoint:
             )
         if self.gate.limit != self.admission.max_calls:
             self.gate.limit = self.admission.max_calls
+
+
+def open_http(headers: Mapping[str, str], timeout_s: float) -> aiohttp.ClientSession:
+    """Return what requests go through; the caller closes it. `timeout_s` bounds each."""
+    return aiohttp.ClientSession(
+        headers=headers,
+        timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S),
+        # The gates bound the number of calls; a pool that bounds it again would only add a queue.
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        read_bufsize=1 << 18,
+    )
 
 
 def loop_time() -> float:

@@ -21,7 +21,7 @@ from runner.endpoint_table import EngineEndpoint
 from runner.errors import ConfigError, ModelUnavailable
 from runner.models.base import Completion, ModelRequest
 from runner.models.chat import ChatTransport, messages_of
-from runner.models.endpoint import Answer, Endpoint, OnEvent, loop_time
+from runner.models.endpoint import Answer, Endpoint, OnEvent, loop_time, open_http
 from runner.models.engine_table import EngineTable
 from runner.models.lookout import Lookout
 from runner.models.request_body import RequestBody
@@ -35,8 +35,6 @@ from runner.routing import Router
 from runner.statistics import EndpointStatistics
 
 logger = logging.getLogger(__name__)
-
-CONNECT_TIMEOUT_S = 10.0
 
 
 class OpenAIClient:
@@ -96,16 +94,7 @@ class OpenAIClient:
             ConfigError: the name is not set and a server lists several models, or none, or another one; or a
                 server or its chat template does not allow `model.transport`.
         """
-        timeout = aiohttp.ClientTimeout(total=self._config.timeout_s, sock_connect=CONNECT_TIMEOUT_S)
-        # The gates bound the number of calls; a pool that bounds it again would only add a queue.
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
-        http = self._http = aiohttp.ClientSession(
-            headers=self._headers,
-            timeout=timeout,
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            read_bufsize=1 << 18,
-        )
+        http = self._http = open_http(self._headers, self._config.timeout_s)
         await self._look_at_models(http)
         ready = [endpoint for index, endpoint in enumerate(self._endpoints) if self._router.is_ready(index)]
         await self._transport.check(http, ready)

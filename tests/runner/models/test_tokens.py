@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ from aiohttp import web
 from runner.config import ModelConfig
 from runner.conversation import Conversation
 from runner.errors import ConfigError, ContextOverflow, ModelUnavailable
-from runner.models import ModelRequest, OpenAIClient
+from runner.models import CachingClient, ModelClient, ModelRequest, OpenAIClient
 from runner.models.engine_metrics import parse_engine_load
 from tests.fake_engine import FakeEngine, parse
 from tests.fake_engine_core import detokenize, render, tokenize
@@ -101,7 +102,7 @@ def request(conversation: Conversation, n_turns: int = 0, **changes: Any) -> Mod
 
 
 async def talk(
-    model: OpenAIClient, n_turns: int, *, seen: str = "[1, 2]\n", **changes: Any
+    model: ModelClient, n_turns: int, *, seen: str = "[1, 2]\n", **changes: Any
 ) -> tuple[Conversation, list[str]]:
     """Hold a conversation; return it and its replies."""
     conversation, replies = Conversation([SYSTEM, {"role": "user", "content": "odd"}]), []
@@ -254,6 +255,22 @@ async def test_what_the_model_did_not_see_is_rendered_whole(change: Any, reason:
         await model.complete(request(Conversation(messages), 1))
     assert reason in events[-1][1]["reason"]
     assert detokenize(engine.prompts[-1]) == render(messages)
+
+
+async def test_replies_of_the_cache_have_no_ids(tmp_path: Path) -> None:
+    """What follows them is rendered whole; with chat, the same words are another request."""
+    engine, events = Served(), list[tuple[str, dict[str, Any]]]()
+    async with serving(engine):
+        for n_turns in (2, 3):
+            async with client(engine, events=events) as model:
+                cached = CachingClient(model, tmp_path)
+                conversation, _ = await talk(cached, n_turns)
+        assert len(engine.prompts) == 3
+        async with client(engine, transport="chat") as model:
+            await CachingClient(model, tmp_path).complete(request(Conversation(conversation.messages[:2])))
+    assert [details["n_turns"] for name, details in events if name == "history_rendered"] == [2]
+    assert engine.asked[-1][0] == "/v1/chat/completions"
+    assert detokenize(engine.prompts[-1]) == render(conversation.messages[:-2])
 
 
 async def test_a_template_that_changes_at_midnight() -> None:
