@@ -303,7 +303,7 @@ async def test_finished_trajectories_are_told_as_they_were(tmp_path: Path) -> No
 
 async def test_control(tmp_path: Path) -> None:
     """Pause, resume, another concurrency and cancelling reach the workers."""
-    fleet = LocalFleet(2, lambda setup: Pool(cell_s=1.0))
+    fleet = LocalFleet(2, lambda setup: Pool(cell_s=0.3))
     async with cluster_run(tmp_path, fleet, 8, concurrency=4) as driven:
         running = asyncio.create_task(driven.run(attempts(samples(8), 1, done=set())))
         await until(lambda: driven.statistics().n_in_flight == 4)

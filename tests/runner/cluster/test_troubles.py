@@ -31,6 +31,7 @@ from tests.runner.cluster.test_cluster_run import Pool as WithFiles
 from tests.runner.cluster.test_cluster_run import check_records, cluster_run, samples, until
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+SLOW = pytest.mark.slow
 
 
 class Pool(FakePool):
@@ -127,7 +128,7 @@ async def test_what_a_worker_is_told_comes_in_order(tmp_path: Path, when: Litera
     check_once(tmp_path, 6)
 
 
-@pytest.mark.parametrize("when", ["acknowledge", "begin", "working"])
+@pytest.mark.parametrize("when", ["acknowledge", "begin", pytest.param("working", marks=SLOW)])
 async def test_a_worker_whose_process_stops_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
@@ -265,7 +266,7 @@ async def test_a_node_that_cannot_put_turns_down_leaves_its_work_to_others(
     check_once(tmp_path, 6)
 
 
-@pytest.mark.parametrize("method", ["open", "begin"])
+@pytest.mark.parametrize("method", ["begin", pytest.param("open", marks=SLOW)])
 async def test_a_node_that_lacks_something_does_not_end_the_others_work(tmp_path: Path, method: str) -> None:
     """Such as a package: an error that no one has thought of, on a node that joins a run."""
     fleet = LocalFleet(1, lambda setup: Pool(cell_s=0.1))
@@ -291,7 +292,7 @@ async def test_a_node_that_lacks_something_does_not_end_the_others_work(tmp_path
     check_once(tmp_path, 8)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=SLOW), pytest.param(2, marks=SLOW)])
 async def test_a_run_that_is_broken_off_anywhere_is_resumed(tmp_path: Path, seed: int) -> None:
     """At any of its waits: what has a line stays, the rest runs again, with all files."""
     chance = random.Random(seed)
