@@ -133,11 +133,14 @@ class TokenCall:
             if tail is not None:
                 return known.ids.plus(tail)
             reason = "the chat template writes what follows a reply in another way than at the start"
+        answer = await self._tokenize(http, endpoint, request.conversation.encoded())
+        if answer.status != 200:
+            return answer
+        ids = read_ids(answer.body)
         if request.n_turns_done:
             details = {"attempt": request.attempt, "n_turns": request.n_turns_done, "reason": reason}
             transport.on_event("history_rendered", details)
-        answer = await self._tokenize(http, endpoint, request.conversation.encoded())
-        return TokenIds().plus(read_ids(answer.body)) if answer.status == 200 else answer
+        return TokenIds().plus(ids)
 
     async def _tokenize(self, http: aiohttp.ClientSession, endpoint: Endpoint, messages: bytes) -> Answer:
         transport = self._transport
