@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -9,8 +10,11 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.fake_engine import COMMAND, ENVIRONMENT, write_model
 
 ROOT = Path(__file__).parents[4]
 PACKAGES = ("runner", "sandbox_pool", "bench_data", "scoring")
@@ -59,13 +63,35 @@ def free_port():
 # Other clusters of this machine may hold the ports that Ray takes when it is not told.
 ports = {{"dashboard_port": free_port(), "dashboard_agent_listen_port": free_port()}}
 cluster = Cluster(initialize_head=True, head_node_args={{**{head!r}, **ports}})
-nodes = [cluster.add_node(num_cpus=2, resources={{"sandbox": 1}}, dashboard_agent_listen_port=free_port()) for _ in range({n_nodes})]
+
+def add_node():
+    port = free_port()
+    return cluster.add_node(num_cpus=2, resources={{"sandbox": 1}}, dashboard_agent_listen_port=port)
+
+nodes = [add_node() for _ in range({n_nodes})]
+
+def tell_versions(ray, python):
+    # For whoever connects from now on.
+    import json
+    from ray._raylet import GcsClient
+    client = GcsClient(address=cluster.address)
+    key, namespace = b"CLUSTER_METADATA", b"cluster"
+    facts = json.loads(client.internal_kv_get(key, namespace))
+    facts.update({{"ray_version": ray, "python_version": python}})
+    client.internal_kv_put(key, json.dumps(facts).encode(), True, namespace)
+
 cluster.wait_for_nodes()
 print(cluster.address, flush=True)
 for line in sys.stdin:
     command, _, argument = line.strip().partition(" ")
     if command == "remove":
         cluster.remove_node(nodes[int(argument)], allow_graceful=False)
+    if command == "add":
+        nodes.append(add_node())
+        print("added", flush=True)
+    if command == "versions":
+        tell_versions(*argument.split())
+        print("told", flush=True)
     if command == "dashboard":
         print(cluster.webui_url, flush=True)
     if command == "end":
@@ -87,6 +113,16 @@ class TestCluster:
     def remove(self, number: int) -> None:
         """Take a node away without notice."""
         self._say(f"remove {number}")
+
+    def add(self) -> None:
+        """Add a node like the others."""
+        self._say("add")
+        assert self._hear() == "added"
+
+    def tell_versions(self, ray: str, python: str) -> None:
+        """Have the head say that it was started with other versions."""
+        self._say(f"versions {ray} {python}")
+        assert self._hear() == "told"
 
     def dashboard(self) -> str:
         """Return where jobs are submitted."""
@@ -142,3 +178,76 @@ def runner(
         command, cwd=folder, env={**env, "PYTHONPATH": str(code)}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A cluster with a head and two nodes for sandboxes, and what starts runs on it."""
+
+    folder: Path
+    """Named by the environment or the command line of all processes of ours."""
+
+    code: Path
+    env: Mapping[str, str]
+    nodes: TestCluster
+
+    @contextmanager
+    def started(self, folder: Path, **settings: Any) -> Iterator[subprocess.Popen[str]]:
+        """Run the quickstart in a run directory below a folder; kill the run at the end if it still goes on."""
+        cluster = {"kind": "ray", "address": self.nodes.address, **settings.pop("cluster", {})}
+        config = hosting_config(folder, cluster=cluster, **settings)
+        process = runner(folder, self.code, self.env, "--config", str(config))
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def hosting_config(folder: Path, **settings: Any) -> Path:
+    """Write the config of a quickstart run on two fake engines that it hosts; return its path."""
+    engines = {
+        "replicas": 2, "gpus_per_replica": 0, "cpus_per_replica": 0, "served_name": "m", "command": COMMAND,
+        "env": {**ENVIRONMENT, "FOLDER": str(folder)}, "args": {"token_s": 0.02},
+    }  # fmt: skip
+    config = {
+        "model": f"vllm:{write_model(folder / 'model')}", "concurrency": 8, "limits": {"max_turns": 4},
+        "run_dir": str(folder / "run"), "progress": "plain", **settings,
+        "engines": engines | settings.get("engines", {}),
+    }  # fmt: skip
+    (folder / "config.yaml").write_text(json.dumps(config))
+    return folder / "config.yaml"
+
+
+def ours(folder: Path) -> dict[int, str]:
+    """Return the processes of ours that name a folder: by its mark, or as the code that they run.
+
+    By pid, what they are: driver, worker, engine, keeper, core, sandbox. Without Ray's own processes.
+    """
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (path / "cmdline").read_bytes()
+            named = os.fsencode(folder) in command or os.fsencode(folder) in (path / "environ").read_bytes()
+        except OSError:
+            continue  # it has ended meanwhile
+        if named and int(path.name) != os.getpid() and (kind := kind_of(command)):
+            found[int(path.name)] = kind
+    return found
+
+
+KINDS = {
+    b"ray::KernelfleetWorker": "worker", b"ray::EngineActor": "actor", b"sandbox_pool/inside/boot.py": "sandbox",
+    b"engines/keeper.py": "keeper", b"tests.fake_engine": "engine", b"VLLM::EngineCore": "core",
+    b"-m\0runner\0": "driver",
+}  # fmt: skip
+
+
+def kind_of(command: bytes) -> str | None:
+    """Return which of our processes has such a command line."""
+    return next((kind for part, kind in KINDS.items() if part in command), None)
+
+
+def parent(pid: int) -> int:
+    """Return a process's parent."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

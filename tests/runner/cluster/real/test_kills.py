@@ -1,0 +1,112 @@
+"""What is left when a part of a run is killed: nothing of it within five seconds, and every attempt once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from runner.journal import read_events, read_trajectories
+from tests.runner.cluster.real.clusters import Place, ours, parent
+
+pytest.importorskip("ray")
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(240)]
+
+GONE_WITHIN_S = 5.0
+N_SAMPLES = 43
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float, why: Callable[[], object] = lambda: "") -> None:
+    """Wait for what other processes do."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, f"it took too long: {why()}"
+        time.sleep(0.02)
+
+
+def is_in_the_middle(process: subprocess.Popen[str], run_dir: Path) -> bool:
+    """Whether trajectories are done, and others under way."""
+    path = run_dir / "trajectories.jsonl"
+    n_done = path.read_bytes().count(b"\n") if path.exists() else 0
+    return process.poll() is not None or (n_done >= 3 and any((run_dir / "inflight").iterdir()))
+
+
+def check_whole(run_dir: Path) -> None:
+    """Every attempt has one line, and none failed by what was killed."""
+    counts = Counter(row["attempt"] for row in read_trajectories(run_dir))
+    assert set(counts.values()) == {1}
+    assert len(counts) == N_SAMPLES
+    assert not (run_dir / "failures.jsonl").exists() or not (run_dir / "failures.jsonl").read_text()
+
+
+def below(pid: int, found: dict[int, str]) -> set[int]:
+    """Return those of the processes that a process is, or is the owner of; an engine's keeper names it."""
+    mine = {pid}
+    for one in sorted(found):  # later ones descend from earlier ones
+        words = Path(f"/proc/{one}/cmdline").read_bytes().split(b"\0")
+        if parent(one) in mine or (found[one] == "keeper" and str(pid).encode() in words):
+            mine.add(one)
+    return mine
+
+
+def test_a_killed_driver_leaves_nothing(tmp_path: Path, place: Place) -> None:
+    """Neither engines nor workers nor sandboxes on any node; the same command goes on."""
+    run_dir = tmp_path / "run"
+    with place.started(tmp_path) as first:
+        wait_until(lambda: is_in_the_middle(first, run_dir), 90)
+        kinds = Counter(ours(place.folder).values())
+        assert kinds.keys() >= {"driver", "worker", "actor", "keeper", "engine", "core", "sandbox"}, kinds
+        first.kill()
+        wait_until(lambda: not ours(place.folder), GONE_WITHIN_S, lambda: ours(place.folder))
+    with place.started(tmp_path) as second:
+        output, _ = second.communicate(timeout=120)
+    assert second.returncode == 0, output
+    check_whole(run_dir)
+
+
+@pytest.mark.parametrize("victim", ["worker", "raylet"])
+def test_a_killed_part_takes_its_own_along(tmp_path: Path, place: Place, victim: str) -> None:
+    """A worker's sandboxes; with a raylet, the engines of its node as well. The run ends as if nothing was."""
+    run_dir = tmp_path / "run"
+    with place.started(tmp_path) as run:
+        wait_until(lambda: is_in_the_middle(run, run_dir), 90)
+        found = ours(place.folder)
+        worker = next(pid for pid, kind in found.items() if kind == "worker")
+        raylet = parent(worker)
+        dying = [worker]
+        if victim == "raylet":
+            actors = [pid for pid, kind in found.items() if kind == "actor" and parent(pid) == raylet]
+            dying += actors
+        mine = set().union(*(below(pid, found) for pid in dying))
+        assert sum(found[pid] == "sandbox" for pid in mine) >= 3  # a keeper, a zygote, and what it forked
+        os.kill(worker if victim == "worker" else raylet, signal.SIGKILL)
+        wait_until(lambda: not mine & ours(place.folder).keys(), GONE_WITHIN_S, lambda: ours(place.folder))
+        output, _ = run.communicate(timeout=120)
+    if victim == "raylet":
+        place.nodes.add()
+    assert run.returncode == 0, output
+    assert [event["event"] for event in read_events(run_dir)].count("worker_lost") == 1
+    check_whole(run_dir)
+    wait_until(lambda: not ours(place.folder), GONE_WITHIN_S, lambda: ours(place.folder))
+
+
+@pytest.mark.parametrize("where", ["cluster", "none"])
+def test_sigterm_before_the_run_has_begun(tmp_path: Path, place: Place, where: str) -> None:
+    """While engines start, which Ray has long been connected for: it ends at once, and nothing is left."""
+    engines = {"kind": "ray", "args": {"start_s": 100}}
+    cluster = {"kind": "ray" if where == "cluster" else "none"}
+    with place.started(tmp_path, engines=engines, cluster=cluster) as run:
+        wait_until(lambda: "core" in ours(place.folder).values() or run.poll() is not None, 90)
+        run.send_signal(signal.SIGTERM)
+        wait_until(lambda: not set(ours(place.folder)) - {run.pid}, GONE_WITHIN_S, lambda: ours(place.folder))
+        output, _ = run.communicate(timeout=30)
+    assert run.returncode == 128 + signal.SIGTERM, output
+    assert output.strip().endswith("stopped by SIGTERM before the run had begun; run the same command again")
+    assert "SIGTERM received" not in output  # Ray's own handler
+    assert "Traceback" not in output
