@@ -21,14 +21,17 @@ from runner.cluster.outbox import Outbox
 from runner.cluster.remote_journal import RemoteJournal
 from runner.endpoint_table import EngineEndpoint
 from runner.errors import DiskFull
-from runner.journal import read_events, read_failures, read_inflight, read_trajectories
+from runner.journal import Journal, read_events, read_failures, read_inflight, read_trajectories
+from runner.models import ScriptedClient
 from runner.plan import attempts
+from runner.protocols import Fenced
 from sandbox_pool import FakePool, Observation, Status
 from sandbox_pool.fake import FakeSandbox
 from sandbox_pool.interface import DEFAULT_SPEC, SandboxSpec
 from tests.runner.cluster.fleet import LocalFleet, LocalLink
 from tests.runner.cluster.test_cluster_run import Pool as WithFiles
-from tests.runner.cluster.test_cluster_run import check_records, cluster_run, samples, until
+from tests.runner.cluster.test_cluster_run import check_records, cluster_run, far_away, samples, until
+from tests.runner.factories import rollout_settings, scheduler
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 SLOW = pytest.mark.slow
@@ -307,6 +310,46 @@ async def test_a_run_that_is_broken_off_anywhere_is_resumed(tmp_path: Path, seed
         done = {row["attempt"] for row in read_trajectories(tmp_path)}
 
     check_records(tmp_path, {f"s{n}@1" for n in range(16)})
+
+
+@pytest.mark.parametrize("begins_on", ["a cluster", "one machine"])
+async def test_a_run_goes_on_elsewhere_than_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begins_on: str
+) -> None:
+    """On a cluster, begun without one, and the reverse; behind the recorded turns, with their pictures."""
+    monkeypatch.setattr("runner.cluster.worker.make_scratch", far_away)
+
+    async def on_a_cluster(n: int, done: set[str], cell_s: float) -> None:
+        fleet = LocalFleet(2, lambda setup: WithFiles(cell_s))
+        async with cluster_run(tmp_path, fleet, n, grace_s=0.0) as driven:
+            await run_or_drain(driven, attempts(samples(8), 1, done), drains=not done)
+
+    async def on_one_machine(n: int, done: set[str], cell_s: float) -> None:
+        settings = rollout_settings(
+            ScriptedClient("oracle", Fenced(None)), WithFiles(cell_s), globs=("output/**",)
+        )
+        with Journal(tmp_path) as journal:
+            driven = scheduler(settings, journal, n)
+            await run_or_drain(driven, attempts(samples(8), 1, done), drains=not done)
+
+    async def run_or_drain(driven: Any, todo: Any, *, drains: bool) -> None:
+        running = asyncio.create_task(driven.run(todo))
+        if drains:
+            await until(lambda: any(True for _ in read_trajectories(tmp_path)))
+            await until(lambda: with_turns(tmp_path) != set())
+            driven.drain()
+        await running
+
+    ways = [on_a_cluster, on_one_machine]
+    first, second = ways if begins_on == "a cluster" else reversed(ways)
+    async with asyncio.timeout(30):
+        await first(8, set(), 0.1)
+        done = {row["attempt"] for row in read_trajectories(tmp_path)}
+        assert 0 < len(done) < 8
+        await second(8 - len(done), done, 0.01)
+
+    check_records(tmp_path, {f"s{n}@1" for n in range(8)})
+    assert sum(row["n_resumed_turns"] for row in read_trajectories(tmp_path)) > 0
 
 
 async def test_a_worker_that_begins_hears_of_engines_that_came_meanwhile(tmp_path: Path) -> None:
