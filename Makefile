@@ -70,8 +70,12 @@ test: $(VENV)/.installed-dev  ## run the test suite
 test-slow: $(VENV)/.installed-dev  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not engines"
 
+# What shares two engines runs in one process; the others mostly wait for Ray.
+SHARING := $(wildcard $(patsubst %,tests/engines_real/test_%.py,boot passed prefix tokens))
+
 test-engines: $(ENGINES)/.installed  ## run the tests of Ray and vLLM, on CPU, in an environment of their own
-	$(ENGINES)/bin/python -m pytest -m engines -n 2 --dist loadgroup
+	$(ENGINES)/bin/python -m pytest -m engines $(SHARING)
+	$(ENGINES)/bin/python -m pytest -m engines $(addprefix --ignore ,$(SHARING)) -n 2 --dist loadfile
 
 check: $(VENV)/.installed-dev  ## ruff, ruff format, mypy strict, import contracts
 	$(BIN)/ruff check .

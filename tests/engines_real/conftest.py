@@ -15,19 +15,6 @@ ADAPTER = "poet"
 NOTE = "<|start|>note\nread from a file<|end|>"
 """What every prompt begins with, by a template that is not the model's own."""
 
-STARTED_ONCE = ("pair", "cluster")
-"""Fixtures that take long: who uses one runs in one process, where several run tests."""
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep tests together that share engines or a cluster (pytest's `--dist loadgroup`)."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        for name in STARTED_ONCE:
-            if name in getattr(item, "fixturenames", ()):
-                item.add_marker(pytest.mark.xdist_group(name))
-
 
 @pytest.fixture(name="tiny_llama", scope="session")
 def _tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
