@@ -37,9 +37,10 @@ from runner.statistics import RunStatistics
 SUBMIT_AT_ONCE = 16
 SUBMIT_BYTES_AT_ONCE = 8 << 20
 
-MAX_INCOMPLETE = 3
-"""Ends of an attempt whose files were not there as they should be, before it is given up."""
+MAX_UNRECORDED = 3
+"""Ends of an attempt without a line, before it is given up: it may be what its workers break on."""
 
+UNRECORDABLE = f"it ended {MAX_UNRECORDED} times without a line; why is in events.log, at worker_gave_up"
 POISONOUS = "two workers were lost on which nothing else ran; look at what its code does to a machine"
 
 
@@ -76,7 +77,10 @@ class Desk:
         self._room = asyncio.Event()
         self._n_cancelled = 0
         self._cancelling: set[str] = set()
-        self._n_incomplete: Counter[str] = Counter()
+        self._n_unrecorded: Counter[str] = Counter()
+        self._whys: dict[str, str] = {}
+        """Why attempts have ended without a line, where that is known."""
+
         self.is_closed = False
         """Whether nothing more is handed out."""
 
@@ -139,15 +143,14 @@ class Desk:
             case Begun(attempt):
                 self._coordinator.begun(worker, attempt)
             case Recorded(attempt) if isinstance(answer, Incomplete):
-                await self._on_incomplete(worker, attempt, answer.why)
+                self._whys[attempt] = answer.why
             case Recorded(attempt) if not isinstance(answer, str):
                 if self._is_broken_off(message):
                     self._coordinator.returned(worker, [attempt])
                 elif self._coordinator.ended(worker, attempt):
                     await self._on_recorded(message)
-            case Ended(attempt):
-                # Of those that are still its worker's nothing could be recorded.
-                self._coordinator.returned(worker, [attempt])
+            case Ended(attempt) if self._coordinator.owns(worker, attempt):
+                await self._on_unrecorded(worker, attempt)
             case Progress(statistics):
                 self.totals.update(worker, statistics)
                 if statistics.draining is not None:
@@ -199,11 +202,14 @@ class Desk:
         is_cancelled = message.is_failure and message.summary.stop_reason is StopReason.CANCELLED
         return is_cancelled and not self.is_closed and message.attempt not in self._cancelling
 
-    async def _on_incomplete(self, worker: str, attempt: str, why: str) -> None:
-        """Let an attempt run again whose files did not arrive, as long as that may help."""
-        self._n_incomplete[attempt] += 1
-        if self._n_incomplete[attempt] >= MAX_INCOMPLETE and self._coordinator.ended(worker, attempt):
-            await self._give_up(self._attempts[attempt], why)
+    async def _on_unrecorded(self, worker: str, attempt: str) -> None:
+        """Let an attempt run again that has ended without a line, as long as that may help."""
+        self._n_unrecorded[attempt] += 1
+        if self._n_unrecorded[attempt] < MAX_UNRECORDED:
+            self._coordinator.returned(worker, [attempt])
+            return
+        self._coordinator.ended(worker, attempt)
+        await self._give_up(self._attempts[attempt], self._whys.pop(attempt, UNRECORDABLE))
 
     async def _on_recorded(self, message: Recorded) -> None:
         self._forget(message.attempt)

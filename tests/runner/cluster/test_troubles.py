@@ -10,12 +10,14 @@ import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
+from bench_data import Sample, Samples
 from runner.cluster import pump, remote_journal, run
 from runner.cluster.outbox import Outbox
 from runner.cluster.remote_journal import RemoteJournal
@@ -241,6 +243,30 @@ async def test_an_attempt_whose_files_do_not_arrive(
     assert ("s1@1" in done) == (n_times == 1)
     assert not events(tmp_path, "worker_gave_up")
     assert ["vanished" in row["error"] for row in read_failures(tmp_path)] == [True] * (n_times > 1)
+
+
+async def test_a_sample_that_workers_break_on_does_not_break_them_all(tmp_path: Path) -> None:
+    """Its files cannot be taken out anywhere, so that each worker takes its own disk for broken."""
+
+    class Breaking(Pool):
+        @asynccontextmanager
+        async def acquire(self, spec: SandboxSpec = DEFAULT_SPEC) -> AsyncIterator[FakeSandbox]:
+            self._broken = OSError(errno.EIO, "broken") if spec.setup == "break" else None
+            async with super().acquire(spec) as sandbox:
+                yield sandbox
+
+        async def _collect(self, globs: Any, *, into: Path | None = None) -> Any:
+            raise OSError(errno.EIO, "broken")
+
+    rows: list[Sample] = list(samples(8))
+    rows[1] = replace(rows[1], setup="break")
+    fleet = LocalFleet(4, lambda setup: Breaking())
+    async with asyncio.timeout(30), cluster_run(tmp_path, fleet, 8) as driven:
+        await driven.run(attempts(Samples.of(rows), 1, done=set()))
+
+    assert {row["attempt"] for row in read_trajectories(tmp_path)} == {f"s{k}@1" for k in range(8) if k != 1}
+    failed = [row for row in read_failures(tmp_path) if row["stop_reason"] != "cancelled"]
+    assert [(row["attempt"], "3 times without a line" in row["error"]) for row in failed] == [("s1@1", True)]
 
 
 async def test_a_node_that_cannot_put_turns_down_leaves_its_work_to_others(
