@@ -21,6 +21,7 @@ from runner.engines.ray_connection import (
     nodes_for_workers,
     renew_handlers,
 )
+from runner.engines.ray_host import describe_ray_error
 from runner.errors import ClusterError
 
 START_TIMEOUT_S = 120.0
@@ -113,7 +114,7 @@ class RayFleet:
                 f"(cluster.cpus_per_worker is {self._config.cpus_per_worker:g})?"
             )
         except ray.exceptions.RayError as error:
-            problem = str(error)
+            problem = describe_ray_error(error)
         except BaseException:
             link.kill()
             raise
