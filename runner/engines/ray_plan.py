@@ -57,12 +57,16 @@ def plan_on_ray(config: RunConfig) -> RayPlan:
 
 
 def check_workers_reach_this_machine(cluster: ClusterConfig) -> None:
-    """Connect; raise ConfigError where a worker may be on another machine than engines of `local`. Blocks."""
+    """Connect; raise ConfigError where workers may be on other machines than engines of `local`. Blocks."""
     import ray
 
     connect(cluster.address)
-    here = ray.util.get_node_ip_address()
-    far = {node.address for node in nodes_for_workers(alive_nodes(), cluster.cpus_per_worker)} - {here}
+    refuse_far_workers(alive_nodes(), cluster, here=ray.util.get_node_ip_address())
+
+
+def refuse_far_workers(nodes: Sequence[RayNode], cluster: ClusterConfig, *, here: str) -> None:
+    """Raise ConfigError where workers may be at other addresses than `here`. Pure."""
+    far = {node.address for node in nodes_for_workers(nodes, cluster.cpus_per_worker)} - {here}
     if far:
         raise ConfigError(
             f"engines.kind is local: engines would listen on {LOOPBACK} of this machine, and workers of the "

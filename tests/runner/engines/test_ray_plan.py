@@ -7,7 +7,8 @@ import pytest
 from runner.config import ClusterConfig
 from runner.engines.node_placement import Room
 from runner.engines.ray_connection import RayNode, nodes_for_workers
-from runner.engines.ray_plan import rooms
+from runner.engines.ray_plan import refuse_far_workers, rooms
+from runner.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,12 @@ def test_on_nodes_for_workers_alone_engines_lose_nothing_elsewhere() -> None:
     labelled = [*NODES, RayNode("3", "192.0.2.4", {"CPU": 2.0, "sandbox": 1.0})]
 
     assert rooms(labelled, ClusterConfig(kind="ray")) == [Room(0, 4), Room(2, 8), Room(1, 0), Room(0, 1)]
+
+
+def test_engines_of_this_machine_are_for_workers_of_this_machine() -> None:
+    """They listen on its loopback address; nodes that get no worker are of no importance."""
+    cluster = ClusterConfig(kind="ray")
+    refuse_far_workers(NODES[:1], cluster, here="192.0.2.1")
+    refuse_far_workers([NODES[0], NODES[2]], cluster, here="192.0.2.1")
+    with pytest.raises(ConfigError, match=r"elsewhere as well \(192.0.2.2\); leave engines.kind out"):
+        refuse_far_workers(NODES, cluster, here="192.0.2.1")

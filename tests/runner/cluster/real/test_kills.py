@@ -110,3 +110,24 @@ def test_sigterm_before_the_run_has_begun(tmp_path: Path, place: Place, where: s
     assert output.strip().endswith("stopped by SIGTERM before the run had begun; run the same command again")
     assert "SIGTERM received" not in output  # Ray's own handler
     assert "Traceback" not in output
+
+
+def test_a_second_signal_ends_the_grace_period(tmp_path: Path, place: Place) -> None:
+    """What runs is cut off and recorded as such, and nothing is left."""
+    run_dir = tmp_path / "run"
+    slow = {"args": {"token_s": 2.0}}
+    with place.started(tmp_path, engines=slow, cluster={"drain_s": 500}) as run:
+        wait_until(lambda: run.poll() is not None or "run_started" in told(run_dir), 90)
+        run.send_signal(signal.SIGTERM)
+        wait_until(lambda: run.poll() is not None or "draining" in told(run_dir), 20)
+        run.send_signal(signal.SIGTERM)
+        output, _ = run.communicate(timeout=60)
+    assert run.returncode == 128 + signal.SIGTERM, output
+    assert told(run_dir)[-1] == "run_finished"
+    assert "Traceback" not in output
+    wait_until(lambda: not ours(place.folder), GONE_WITHIN_S, lambda: ours(place.folder))
+
+
+def told(run_dir: Path) -> list[str]:
+    """Return the names of a run's events so far."""
+    return [event["event"] for event in read_events(run_dir)] if (run_dir / "events.log").exists() else []
