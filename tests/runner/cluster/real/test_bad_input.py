@@ -132,6 +132,15 @@ def test_ray_is_not_installed(tmp_path: Path, place: Place, engines: str) -> Non
     check_told(run, 2, "Ray is not installed here .*there is none.*make install-engines, or pip install")
 
 
+def test_engines_of_this_machine_with_workers_of_its_cluster(tmp_path: Path, place: Place) -> None:
+    """Not refused where all nodes are on it; see test_ray_plan.py for those that are elsewhere."""
+    with place.started(tmp_path, engines={"kind": "local"}, limit=4) as run:
+        output, _ = run.communicate(timeout=150)
+    assert run.returncode == 0, output
+    assert "4 trajectories finished" in output
+    wait_until(lambda: not ours(place.folder), 5.0, lambda: ours(place.folder))
+
+
 def test_engines_that_crash_until_none_is_left(tmp_path: Path, place: Place) -> None:
     """The run ends with a log and can be resumed."""
     engines = {"max_restarts": 1, "args": {"token_s": 0.02, "start_s": 0.5}}
