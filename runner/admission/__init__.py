@@ -3,5 +3,6 @@
 from runner.admission.endpoint import EndpointAdmission
 from runner.admission.observed import Adaptation, EngineLoad, HostPressure
 from runner.admission.sandboxes import SandboxAdmission
+from runner.admission.standstill import Standstill
 
-__all__ = ["Adaptation", "EndpointAdmission", "EngineLoad", "HostPressure", "SandboxAdmission"]
+__all__ = ["Adaptation", "EndpointAdmission", "EngineLoad", "HostPressure", "SandboxAdmission", "Standstill"]

@@ -10,12 +10,11 @@ and its preemptions say more than any answer (`engine.py`), and nothing grows wh
 
 from __future__ import annotations
 
-from runner.admission.engine import BINDS, CUT, CUT_INTERVAL_S, GROWTH, EngineAdmission, Use
+from runner.admission.engine import BINDS, CUT_INTERVAL_S, EngineAdmission, Use
 from runner.admission.observed import Adaptation, EngineLoad, changed, grown
 from runner.admission.throughput import Round
 from runner.config import AdmissionConfig
 
-FIRST_CALLS = 16
 FOLLOWS = 0.5
 FOLLOWS_DOUBLED = 0.25
 """Throughput follows the cap when it grows by at least this share of what the cap grew by; a quarter more of
@@ -44,7 +43,8 @@ class EndpointAdmission:
 
     def _begin(self) -> None:
         """Know nothing."""
-        self.max_calls = min(self._bound_calls, FIRST_CALLS) if self._adaptive else self._bound_calls
+        first = min(self._bound_calls, self._config.first_calls)
+        self.max_calls = first if self._adaptive else self._bound_calls
         self.max_trajectories = self._bound_trajectories
         self._engine = EngineAdmission(self._config)
         self._round = Round(0.0)
@@ -102,7 +102,9 @@ class EndpointAdmission:
         self._retry_at = now + CALM_AFTER_REFUSAL_S
         self._retry_s = FIRST_RETRY_S
         in_use = min(self.max_calls, max(1, n_in_flight))
-        return self._set_calls(int(CUT * in_use), f"HTTP {status}: the server refuses so many calls")
+        return self._set_calls(
+            int(self._config.cut * in_use), f"HTTP {status}: the server refuses so many calls"
+        )
 
     def on_load(
         self,
@@ -122,7 +124,7 @@ class EndpointAdmission:
             n_trajectories=n_trajectories,
             max_calls=self.max_calls,
             max_trajectories=self.max_trajectories,
-            growth=2.0 if self._is_doubling else GROWTH,
+            growth=2.0 if self._is_doubling else self._config.growth,
         )
         adaptations = []
         for wish in self._engine.on_load(now, load, use):
@@ -157,7 +159,7 @@ class EndpointAdmission:
         if self.max_calls >= self._bound_calls or not (self._is_doubling or now >= self._retry_at):
             return []
         self._before = (self.max_calls, throughput)
-        factor = 2.0 if self._is_doubling else GROWTH
+        factor = 2.0 if self._is_doubling else self._config.growth
         self._is_settling = not self._is_doubling
         return self._set_calls(
             grown(self.max_calls, factor), f"throughput {throughput:.3g}/s, all slots in use"

@@ -6,23 +6,18 @@ calls queue for want of room, and when an engine with calls makes no token.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from runner.admission.observed import EngineLoad, grown
 from runner.config import AdmissionConfig
 
-TOKENS_PER_TRAJECTORY = 8192
-"""Assumed of a trajectory before any has run, to begin with as many as the KV cache may hold."""
-
-GROWTH = 1.25
-CUT = 0.8
 BINDS = 0.9
-N_POLLS_QUEUED = 3
+"""A cap of which less is in use is not what holds an endpoint back."""
+
 N_POLLS_MISSED = 3
 CUT_INTERVAL_S = 1.0
-SOFT_TRIM_INTERVAL_S = 12.0
-HARD_TRIM_INTERVAL_S = 4.0
 
 
 class Wish(NamedTuple):
@@ -66,8 +61,8 @@ class EngineAdmission:
         self._config = config
         self._before: EngineLoad | None = None
         self._n_polls_queued = 0
-        self._cut_at = -CUT_INTERVAL_S
-        self._trimmed_at = -SOFT_TRIM_INTERVAL_S
+        self._cut_at = -math.inf
+        self._trimmed_at = -math.inf
         self._made_token_at = 0.0
         self._looked_at = 0.0
         self._tells_usage = False
@@ -97,7 +92,7 @@ class EngineAdmission:
             return self._trim(now, usage, use)
         queued = self._on_queue(load, use)
         is_known = load.kv_usage is not None or not self._tells_usage
-        is_calm = now - self._trimmed_at > HARD_TRIM_INTERVAL_S
+        is_calm = now - self._trimmed_at > self._config.hard_trim_s
         if queued or load.n_queued or usage >= self._config.kv_grow or not (is_known and is_calm):
             return queued
         return self._grow(usage, use)
@@ -105,7 +100,7 @@ class EngineAdmission:
     def _begin(self, load: EngineLoad, use: Use) -> list[Wish]:
         if not load.max_kv_tokens:
             return []
-        fits = max(8, load.max_kv_tokens // TOKENS_PER_TRAJECTORY)
+        fits = max(8, load.max_kv_tokens // self._config.tokens_per_trajectory)
         reason = f"the KV cache holds {load.max_kv_tokens} tokens"
         return [Wish("trajectories", min(use.max_trajectories, fits), reason)]
 
@@ -124,30 +119,30 @@ class EngineAdmission:
         reason = f"no token for {self._config.stall_s:g} s with {n_calls} calls (admission.stall_s)"
         calls = min(use.max_calls, max(1, use.n_calls_in_flight))
         return [
-            Wish("calls", int(CUT * calls), reason),
-            Wish("trajectories", int(CUT * use.trajectories_in_use), reason),
+            Wish("calls", int(self._config.cut * calls), reason),
+            Wish("trajectories", int(self._config.cut * use.trajectories_in_use), reason),
         ]
 
     def _on_preemptions(self, now: float, n: int, use: Use) -> list[Wish]:
         if now - self._cut_at < CUT_INTERVAL_S:
             return []
         self._cut_at = self._trimmed_at = now
-        return [Wish("trajectories", use.reduced(CUT), f"{n} preemptions")]
+        return [Wish("trajectories", use.reduced(self._config.cut), f"{n} preemptions")]
 
     def _trim(self, now: float, usage: float, use: Use) -> list[Wish]:
         is_hard = usage > self._config.kv_hard
-        if now - self._trimmed_at < (HARD_TRIM_INTERVAL_S if is_hard else SOFT_TRIM_INTERVAL_S):
+        if now - self._trimmed_at < (self._config.hard_trim_s if is_hard else self._config.soft_trim_s):
             return []
         self._trimmed_at = now
         fits = use.reduced(self._config.kv_target / usage)
         return [Wish("trajectories", fits, f"KV cache {usage:.0%} full")]
 
     def _on_queue(self, load: EngineLoad, use: Use) -> list[Wish]:
-        if load.n_queued <= 0.5 * max(1, load.n_running):
+        if load.n_queued <= self._config.max_queued * max(1, load.n_running):
             self._n_polls_queued = 0
             return []
         self._n_polls_queued += 1
-        if self._n_polls_queued < N_POLLS_QUEUED:
+        if self._n_polls_queued < self._config.n_polls_queued:
             return []
         self._n_polls_queued = 0
         fits = load.n_running + load.n_queued // 2
@@ -160,7 +155,7 @@ class EngineAdmission:
         if use.n_calls_waiting or use.n_calls_in_flight >= BINDS * use.max_calls:
             wishes.append(Wish("calls", grown(use.max_calls, use.growth), reason))
         if use.n_trajectories >= BINDS * use.max_trajectories:
-            wishes.append(Wish("trajectories", grown(use.max_trajectories, GROWTH), reason))
+            wishes.append(Wish("trajectories", grown(use.max_trajectories, self._config.growth), reason))
         return wishes
 
 

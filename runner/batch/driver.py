@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from runner.attempt import OnFinished
@@ -53,9 +54,17 @@ class Opened:
 
 
 def driver_of(
-    batch: Batch, opened: Opened, run_id: str, shared: Shared | None, on_finished: OnFinished | None
+    stack: AsyncExitStack,
+    batch: Batch,
+    opened: Opened,
+    run_id: str,
+    shared: Shared | None,
+    on_finished: OnFinished | None,
 ) -> Driver:
-    """Return what drives a run, not begun yet; where that is workers, they are told of the engines."""
+    """Return what drives a run, not begun yet; where that is workers, they are told of the engines.
+
+    Until the stack is closed: engines may outlive the run.
+    """
     identity = identity_of(batch, opened.record, run_id)
     if not isinstance(opened.place, Crew):
         return _scheduler(batch, opened, opened.place, identity, shared, on_finished)
@@ -70,7 +79,7 @@ def driver_of(
         shared_trajectories=shared.trajectories if shared else None,
     )
     if opened.engines is not None:
-        opened.engines.subscribe(driver.set_endpoints)
+        stack.callback(opened.engines.subscribe(driver.set_endpoints))
     return driver
 
 

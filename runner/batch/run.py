@@ -49,7 +49,7 @@ async def run_batch(
                 "trusted_code": batch.trusted_code,
             }
             opened.journal.write_config(data)
-            driver = driver_of(batch, opened, data["run_id"], shared, watching.on_finished)
+            driver = driver_of(stack, batch, opened, data["run_id"], shared, watching.on_finished)
             return await _drive(driver, batch, opened, watching, data)
 
 

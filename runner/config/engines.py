@@ -15,6 +15,10 @@ OWN_ENGINE_ARGS = {
     "port": "the runner takes a free one",
     "uds": "engines are asked over TCP",
     "api_key": "set engines.env.VLLM_API_KEY and model.api_key_env",
+    "hf_token": "set engines.env.HF_TOKEN: the values of args are written to the run directory",
+    "ssl_keyfile": "engines are asked over plain HTTP",
+    "ssl_certfile": "engines are asked over plain HTTP",
+    "root_path": "engines are asked at /",
     "model": "name it with --model vllm:PATH_OR_ID",
     "served_model_name": "set engines.served_name",
     "dtype": "set engines.dtype",
@@ -67,6 +71,7 @@ class EnginesConfig(ConfigModel):
     """Of one engine within `restart_window_s`; then it is given up."""
 
     restart_window_s: float = Field(default=3600.0, gt=0)
+    """Of the time that it works: starts take no part of it."""
 
     command: tuple[str, ...] = ()
     """What is run in place of `python -m vllm.entrypoints.openai.api_server`: a wrapper, another Python."""

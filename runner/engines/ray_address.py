@@ -15,8 +15,8 @@ LOCAL = "local"
 """In place of an address: a Ray of our own on this machine, which ends with this process."""
 
 CONNECT_TIMEOUT_S = 10.0
-ANSWER_TIMEOUT_S = 15.0
-"""For a process that imports Ray and asks a head who it is: a second, where nothing is wrong."""
+ANSWER_TIMEOUT_S = 20.0
+"""For a process that imports Ray and asks a head who it is: a second, where nothing is wrong or busy."""
 
 MAX_REASON_CHARS = 500
 AUTH_VARIABLES = "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"

@@ -75,7 +75,7 @@ def connect(address: str | None = None) -> bool:
     handlers = present_handlers()
     try:
         ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray raises Exception itself where a node is not up in time
         raise ConfigError(describe_refusal(where, str(error))) from error
     finally:
         renew_handlers(handlers)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import aiohttp
 from yarl import URL
 
-from runner.admission import Adaptation, EndpointAdmission
+from runner.admission import Adaptation, EndpointAdmission, EngineLoad, Standstill
 from runner.config import AdmissionConfig
 from runner.gate import Gate
+from runner.models.base import CallClock
+from runner.models.call_time import CallTime
 from runner.models.engine_metrics import parse_engine_load
 from runner.statistics import EndpointStatistics
 
@@ -51,10 +55,21 @@ class Endpoint:
 
         self._is_lost = False
         self._calls: set[asyncio.Timeout] = set()
+        self._times: set[CallTime] = set()
         self.n_calls = 0
         self.n_failed_calls = 0
         self.latency_s: float | None = None
         self.listens_at(url)
+
+    @contextmanager
+    def timing(self, clock: CallClock) -> Iterator[CallTime]:
+        """Excuse what the engine stands still of the time that a block, a call, takes."""
+        spent = CallTime(clock, time.perf_counter())
+        self._times.add(spent)
+        try:
+            yield spent
+        finally:
+            self._times.discard(spent)
 
     async def post(self, http: aiohttp.ClientSession, body: bytes, path: str = "chat/completions") -> Answer:
         """Ask for a completion. Raises aiohttp.ClientError, TimeoutError, OSError."""
@@ -85,6 +100,7 @@ class Endpoint:
         self._models_url = parsed / "models"
         self._metrics_url = parsed.with_path("/metrics").with_query(None)
         self._has_metrics: bool | None = None
+        self._standstill = Standstill()
         if self._is_lost:
             self._is_lost = False
             self._apply(self.admission.restart())
@@ -130,17 +146,12 @@ class Endpoint:
         """Read the metrics page, if it is vLLM's; the first answer decides. Never raises."""
         if self._has_metrics is False:
             return
-        try:
-            timeout = aiohttp.ClientTimeout(total=LOOK_TIMEOUT_S)
-            async with http.get(self._metrics_url, timeout=timeout) as response:
-                page = await response.text(errors="replace")
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            return
-        if response.status >= 500:
-            return
-        load = parse_engine_load(page)
+        page = await self._get_metrics(http)
+        load = parse_engine_load(page) if page is not None else None
+        self._excuse_standstill(load)
         if load is None:
-            self._has_metrics = self._has_metrics or False
+            if page is not None:
+                self._has_metrics = self._has_metrics or False
             return
         self._has_metrics = True
         self._apply(
@@ -152,6 +163,23 @@ class Endpoint:
                 n_trajectories=n_trajectories,
             )
         )
+
+    async def _get_metrics(self, http: aiohttp.ClientSession) -> str | None:
+        """Return the metrics page; None where there was no answer."""
+        try:
+            timeout = aiohttp.ClientTimeout(total=LOOK_TIMEOUT_S)
+            async with http.get(self._metrics_url, timeout=timeout) as response:
+                page = await response.text(errors="replace")
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return None
+        return page if response.status < 500 else None
+
+    def _excuse_standstill(self, load: EngineLoad | None) -> None:
+        now = time.perf_counter()
+        since = self._standstill.observe(now, load)
+        if since is not None:
+            for spent in self._times:
+                spent.excuse_from(since, now)
 
     def statistics(self, *, is_ready: bool, n_trajectories: int) -> EndpointStatistics:
         """Return how it is doing."""

@@ -125,15 +125,15 @@ class OpenAIClient:
             index = await self._take_slot(request)
             endpoint = self._endpoints[index]
             n_losses = endpoint.n_losses
-            began_at = time.perf_counter()
-            try:
-                outcome = await self._call(index, call, request)
-            finally:
-                endpoint.gate.release()
+            with endpoint.timing(request.clock) as spent:
+                try:
+                    outcome = await self._call(index, call, request)
+                finally:
+                    endpoint.gate.release()
             if isinstance(outcome, Completion):
                 return outcome
             n_failed += 1
-            request.clock.excuse(time.perf_counter() - began_at)
+            spent.excuse_all(time.perf_counter())
             if n_failed > self._config.max_retries:
                 raise ModelUnavailable(
                     f"{endpoint.url}: no usable answer in {n_failed} tries (model.max_retries); "
@@ -250,7 +250,7 @@ class OpenAIClient:
             ReplyTooLong: it can, with a shorter reply.
         """
         endpoint = self._endpoints[index]
-        began_at = loop_time()
+        began_at, n_losses = loop_time(), endpoint.n_losses
         try:
             answer = await call.ask(self._open_http(), endpoint)
             if answer.status != 200:
@@ -260,9 +260,10 @@ class OpenAIClient:
             self._on_failure(index, str(error))
             return Failure(str(error))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if endpoint.n_losses > n_losses:  # no fault of what may listen there by now
+                endpoint.n_failed_calls += 1
+                return Failure("its engine was lost")
             failure = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            if not self._router.is_up(index):
-                failure = "its engine was lost"
             self._on_failure(index, failure)
             return Failure(failure)
         now = loop_time()

@@ -381,3 +381,26 @@ def test_unknown_pressure_changes_nothing() -> None:
     admission = SandboxAdmission(max_leased=10, n_cores=2, adaptive=True)
     assert admission.on_pressure(0.0, HostPressure(None, None, None), n_leased=10, n_waiting=9) == []
     assert admission.max_leased == 10
+
+
+def test_the_constants_are_the_users() -> None:
+    """How a cap begins, grows, falls, and how long a fall is given."""
+    config = AdmissionConfig(
+        first_calls=4, tokens_per_trajectory=1000, growth=3.0, cut=0.5, soft_trim_s=100.0, hard_trim_s=50.0,
+        max_queued=0.1, n_polls_queued=1,
+    )  # fmt: skip
+    admission = EndpointAdmission(config, max_calls=256, max_trajectories=256)
+    assert admission.max_calls == 4
+    on_load(admission, 0.0, replace(CALM, max_kv_tokens=20_000))
+    assert admission.max_trajectories == 20
+    on_load(admission, 2.0, CALM)
+    assert admission.max_trajectories == 60
+    on_load(admission, 4.0, replace(CALM, n_preemptions=1))
+    assert admission.max_trajectories == 60
+    on_load(admission, 6.0, replace(CALM, n_preemptions=2), 60)
+    assert admission.max_trajectories == 30
+    full = replace(CALM, n_preemptions=2, kv_usage=0.85)
+    assert on_load(admission, 60.0, full, 30) == []
+    assert on_load(admission, 107.0, full, 30)[0].after == 24
+    queued = replace(CALM, n_preemptions=2, n_running=10, n_waiting=2, n_generated_tokens=1)
+    assert on_load(admission, 109.0, queued, 24)[0].what == "calls"

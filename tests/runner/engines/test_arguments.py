@@ -86,6 +86,8 @@ def test_settings_of_ours_reach_vllm(tmp_path: Any) -> None:
     [
         ({"port": 8000}, "port is not passed through; the runner takes a free one"),
         (["--tensor-parallel-size=2"], "set engines.tensor_parallel"),
+        ({"hf-token": "secret"}, "set engines.env.HF_TOKEN"),
+        ({"ssl_keyfile": "key.pem"}, "plain HTTP"),
         ("--seed 3", "write a mapping"),
     ],
 )

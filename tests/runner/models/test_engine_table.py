@@ -118,6 +118,26 @@ async def test_calls_wait_for_an_engine_that_comes_back() -> None:
         await model.close()
 
 
+async def test_a_loss_is_not_counted_against_what_came_after_it() -> None:
+    """A worker may hear of an engine's loss and return in one: the new one has failed nobody."""
+    a, b = Engine(0), Engine(0)
+    b.epoch = 2
+    events: list[str] = []
+    async with a.server, b.server, asyncio.timeout(10.0):
+        model = client(events)
+        model.set_endpoints([a.row()])
+        await model.start()
+        a.answers.clear()
+        calls = asyncio.gather(*(model.complete(request(f"s{number}")) for number in range(8)))
+        await until_asked(a, 8)
+        model.set_endpoints([b.row()])
+        assert {reply.text for reply in await calls} == {"engine-0"}
+        assert "endpoint_ejected" not in events
+        assert len(b.bodies) == 8
+        a.answers.set()
+        await model.close()
+
+
 async def test_an_engine_that_is_late_joins() -> None:
     """New trajectories go there; those that began elsewhere stay."""
     a, b = Engine(0), Engine(1)
