@@ -94,6 +94,7 @@ soak: $(VENV)/.installed-dev  ## 10,000 sandboxes, 100,000 cells: no leak, no ou
 bench: $(VENV)/.installed-dev  ## measure a turn beside a bare loop and Inspect AI, a sandbox beside cold kernels
 	$(BIN)/python -m tests.bench.loop_cost
 	$(BIN)/python -m tests.bench.engine_routing
+	$(BIN)/python -m tests.bench.token_ids
 	$(BIN)/python -m tests.bench.long_conversation
 	$(BIN)/python -m tests.bench.memory
 	$(BIN)/python -m tests.bench.real_sandboxes
