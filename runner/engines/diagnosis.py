@@ -61,6 +61,7 @@ UNKNOWN = "the log says why"
 ERROR_LINE = re.compile(r"error|exception|died|killed|fatal", re.IGNORECASE)
 N_ERROR_LINES = 10
 N_LAST_LINES = 20
+MAX_LINE_CHARS = 200
 
 
 def error_lines(log: str, n_lines: int) -> list[str]:
@@ -78,10 +79,16 @@ def excerpt(log: str) -> str:
 
 
 def remedy(log: str, how: str) -> str:
-    """Return what to do about an engine that ended while starting; `how` is how it ended."""
+    """Return what to do about an engine that ended while starting, and the line of the log that says so.
+
+    Args:
+        log: the end of it.
+        how: how the engine ended.
+    """
     for pattern, advice in REMEDIES:
-        if pattern.search(log):
-            return advice
+        line = next((line for line in log.splitlines() if pattern.search(line)), None)
+        if line is not None:
+            return f"{advice} ({line.strip()[:MAX_LINE_CHARS]})"
     return KILLED if how == describe_status(-9) else UNKNOWN
 
 

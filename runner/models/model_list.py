@@ -67,7 +67,13 @@ def lists_model(answer: Answer, name: str) -> bool:
 
 def _listed(name: str, rows: list[dict[str, Any]]) -> Listed:
     asked = [row for row in rows if row["id"] == name]
-    windows = [n for row in asked if isinstance(n := row.get("max_model_len"), int) and n > 0]
+    parents = {row.get("parent") for row in asked}  # an adapter's row has no window of its own
+    windows = [
+        n
+        for row in rows
+        if row["id"] == name or row["id"] in parents
+        if isinstance(n := row.get("max_model_len"), int) and n > 0
+    ]
     return Listed(
         name,
         is_vllm=any(_is_vllm(row) for row in rows),

@@ -22,8 +22,10 @@ from tests.fake_engine import CUDA_OOM, NO_KV_SPACE
     ],
 )  # fmt: skip
 def test_known_failures_have_a_remedy(log: str, expected: str) -> None:
-    """It names the setting to change."""
-    assert expected in remedy(f"INFO loading\n{log}\nINFO bye", "exit code 1")
+    """It names the setting to change, and the line that says so."""
+    said = remedy(f"INFO loading\n{log}\nINFO bye", "exit code 1")
+    assert expected in said.removesuffix(f"({log[:200]})")
+    assert said.endswith(f"({log[:200]})")
 
 
 def test_a_kill_from_outside_is_named() -> None:
