@@ -24,6 +24,7 @@ from runner.models.chat import ChatTransport, messages_of
 from runner.models.endpoint import Answer, Endpoint, OnEvent, loop_time, open_http
 from runner.models.engine_table import EngineTable
 from runner.models.lookout import Lookout
+from runner.models.losses import Losses
 from runner.models.request_body import RequestBody
 from runner.models.retrying import OVERLOADED_STATUSES, Failure, backoff_s, read_refusal
 from runner.models.token_wire import completion_parameters
@@ -69,6 +70,7 @@ class OpenAIClient:
             len(self._endpoints), lambda index: self._endpoints[index].admission.max_trajectories
         )
         self._engines = EngineTable(self._endpoints, self._router, open_endpoint=self._open_endpoint)
+        self._alone = asyncio.Lock()
         self._lookout = Lookout(
             self._endpoints,
             self._router,
@@ -111,17 +113,23 @@ class OpenAIClient:
     async def complete(self, request: ModelRequest) -> Completion:
         """Return the reply to a conversation. See ModelClient.complete for the errors."""
         call = self._transport.call(request)
-        while True:
-            try:
-                return await self._complete(request, call)
-            except ReplyTooLong:
-                if not call.shorten():
-                    raise
+        losses = Losses(self._alone)
+        try:
+            while True:
+                try:
+                    return await self._complete(request, call, losses)
+                except ReplyTooLong:
+                    if not call.shorten():
+                        raise
+        finally:
+            losses.close()
 
-    async def _complete(self, request: ModelRequest, call: Call) -> Completion:
+    async def _complete(self, request: ModelRequest, call: Call, losses: Losses) -> Completion:
         """Try until there is a completion. Raises as `complete` does, and ReplyTooLong."""
         n_failed, moved = 0, False
         while True:
+            if n_failed:
+                await losses.before_try(request.clock)
             index = await self._take_slot(request)
             endpoint = self._endpoints[index]
             n_losses = endpoint.n_losses
@@ -134,6 +142,7 @@ class OpenAIClient:
                 return outcome
             n_failed += 1
             spent.excuse_all(time.perf_counter())
+            losses.note(endpoint, n_losses)
             if n_failed > self._config.max_retries:
                 raise ModelUnavailable(
                     f"{endpoint.url}: no usable answer in {n_failed} tries (model.max_retries); "

@@ -13,7 +13,7 @@ from aiohttp import web
 from runner.config import AdmissionConfig, ModelConfig
 from runner.conversation import Conversation
 from runner.endpoint_table import EngineEndpoint, EngineState
-from runner.errors import ModelUnavailable
+from runner.errors import ModelRefused, ModelUnavailable
 from runner.models import ModelRequest, OpenAIClient
 from tests.runner.factories import sample
 from tests.stub_server import StubServer, completion
@@ -242,4 +242,71 @@ async def test_what_was_learnt_of_an_engine_goes_with_it() -> None:
         assert model.endpoints()[0].max_calls == 16
         assert seen[-1][0] == "adapted"
         assert seen[-1][1]["reason"] == "the engine was started again"
+        await model.close()
+
+
+class Breakable(Engine):
+    """Dies of a request that says poison, comes back, and is slow enough for others to be in flight."""
+
+    def __init__(self, index: int, model: OpenAIClient) -> None:
+        super().__init__(index)
+        self._model = model
+        self.n_deaths = 0
+
+    async def _answer(self, body: dict[str, Any]) -> web.StreamResponse:
+        self.bodies.append(body)
+        await asyncio.sleep(0.05)
+        if body["messages"][0]["content"] == "poison":
+            self.n_deaths += 1
+            asyncio.get_running_loop().call_later(0.02, self._die)
+            return web.json_response({"error": {"message": "EngineCore encountered an issue."}}, status=500)
+        return completion(f"engine-{self.index}")
+
+    def _die(self) -> None:
+        self._model.set_endpoints([self.row("lost")])
+        self.epoch += 1
+        asyncio.get_running_loop().call_later(0.02, lambda: self._model.set_endpoints([self.row()]))
+
+
+async def test_a_request_that_engines_break_on_is_given_up() -> None:
+    """After three engines, and nobody who was in flight with it is."""
+    model = client(max_retries=20, max_backoff_s=0.1)
+    engine = Breakable(0, model)
+    async with engine.server, asyncio.timeout(20.0):
+        model.set_endpoints([engine.row()])
+        await model.start()
+        names = ["poison", *(f"s{number}" for number in range(12))]
+        ends = await asyncio.gather(
+            *(model.complete(request(name)) for name in names), return_exceptions=True
+        )
+        assert isinstance(ends[0], ModelRefused), ends[0]
+        assert "correct or leave out the sample" in str(ends[0])
+        assert [end for end in ends[1:] if isinstance(end, BaseException)] == []
+        assert engine.n_deaths <= 4
+        assert (await model.complete(request("later"))).text == "engine-0"
+        await model.close()
+
+
+async def test_suspects_are_tried_one_at_a_time() -> None:
+    """What was in flight when two engines were lost; a cancelled one lets the next go on."""
+    a = Engine(0)
+    async with a.server, asyncio.timeout(20.0):
+        model = client(max_retries=20)
+        model.set_endpoints([a.row()])
+        await model.start()
+        a.answers.clear()
+        calls = [asyncio.create_task(model.complete(request(f"s{number}"))) for number in range(5)]
+        for n_asked in (5, 10):
+            await until_asked(a, n_asked)
+            model.set_endpoints([a.row("lost")])
+            a.epoch += 1
+            model.set_endpoints([a.row()])
+        await until_asked(a, 11)
+        await asyncio.sleep(0.1)
+        assert len(a.bodies) == 11
+        alone = a.bodies[-1]["messages"][0]["content"]
+        calls.pop(int(alone[1:])).cancel()
+        await until_asked(a, 12)
+        a.answers.set()
+        assert len(await asyncio.gather(*calls)) == 4
         await model.close()
