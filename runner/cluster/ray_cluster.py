@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -34,6 +35,9 @@ _n_users = 0
 _is_ours = False
 """Whether they made it, and so end it."""
 
+_changing = threading.Lock()
+"""Held while it is made or ended: runs of a sweep come side by side, and Ray bears only one of these."""
+
 
 @asynccontextmanager
 async def open_crew(config: ClusterConfig, setup: Setup) -> AsyncIterator[Crew]:
@@ -57,20 +61,34 @@ async def open_crew(config: ClusterConfig, setup: Setup) -> AsyncIterator[Crew]:
 @asynccontextmanager
 async def connected(config: ClusterConfig) -> AsyncIterator[None]:
     """Be connected to the cluster while the block runs. Raises ConfigError."""
-    global _n_users, _is_ours
-    if _n_users == 0:
-        _is_ours = not is_connected()
-        try:
-            await asyncio.to_thread(connect, config.address)
-        finally:
-            renew_handlers()
+    global _n_users
     _n_users += 1
     try:
+        try:
+            await asyncio.to_thread(_connect, config.address)
+        finally:
+            renew_handlers()
         yield
     finally:
         _n_users -= 1
-        if _n_users == 0 and _is_ours:
-            await asyncio.to_thread(disconnect)
+        if _n_users == 0:
+            await asyncio.to_thread(_disconnect)
+
+
+def _connect(address: str | None) -> None:
+    global _is_ours
+    with _changing:
+        if not is_connected():
+            connect(address)
+            _is_ours = True
+
+
+def _disconnect() -> None:
+    global _is_ours
+    with _changing:
+        if _is_ours and _n_users == 0:  # else a run has come meanwhile
+            _is_ours = False
+            disconnect()
 
 
 class RayFleet:
