@@ -77,6 +77,9 @@ class Desk:
         self._room = asyncio.Event()
         self._n_cancelled = 0
         self._cancelling: set[str] = set()
+        self._broken_off: set[tuple[str, str]] = set()
+        """Workers, and what they had to cancel and have not ended yet."""
+
         self._n_unrecorded: Counter[str] = Counter()
         self._whys: dict[str, str] = {}
         """Why attempts have ended without a line, where that is known."""
@@ -146,7 +149,7 @@ class Desk:
                 self._whys[attempt] = answer.why
             case Recorded(attempt) if not isinstance(answer, str):
                 if self._is_broken_off(message):
-                    self._coordinator.returned(worker, [attempt])
+                    self._broken_off.add((worker, attempt))  # its worker's until it has ended there
                 elif self._coordinator.ended(worker, attempt):
                     await self._on_recorded(message)
             case Ended(attempt) if self._coordinator.owns(worker, attempt):
@@ -204,7 +207,10 @@ class Desk:
 
     async def _on_unrecorded(self, worker: str, attempt: str) -> None:
         """Let an attempt run again that has ended without a line, as long as that may help."""
-        self._n_unrecorded[attempt] += 1
+        if (worker, attempt) in self._broken_off:  # not its own doing
+            self._broken_off.remove((worker, attempt))
+        else:
+            self._n_unrecorded[attempt] += 1
         if self._n_unrecorded[attempt] < MAX_UNRECORDED:
             self._coordinator.returned(worker, [attempt])
             return
