@@ -62,14 +62,13 @@ class Pump:
             received = self._received
             try:
                 return await self._hear(on_message)
-            except WorkerUnavailable as error:
+            except (WorkerUnavailable, _Silent) as error:
                 n_breaks = n_breaks + 1 if self._received == received else 0
                 if n_breaks >= MAX_BREAKS:
                     raise WorkerLost(f"it was not heard {n_breaks} times in a row: {error}") from error
-                await self._ask_again(str(error), ASK_AFTER_ERROR_S)
-                await asyncio.sleep(RETRY_S if n_breaks else 0)
-            except _Silent:
-                await self._ask_again(f"it said nothing for {SILENCE_S:g} s", ASK_AFTER_SILENCE_S)
+                is_silent = isinstance(error, _Silent)
+                await self._ask_again(str(error), ASK_AFTER_SILENCE_S if is_silent else ASK_AFTER_ERROR_S)
+                await asyncio.sleep(RETRY_S if n_breaks and not is_silent else 0)
 
     async def once(self, channel: str, method: str, *arguments: Any) -> Any:
         """Call a method of the worker's, once, whatever its connection loses; return its result.
@@ -100,7 +99,7 @@ class Pump:
                 except StopAsyncIteration:
                     raise WorkerUnavailable("it stopped to speak") from None
                 except TimeoutError:
-                    raise _Silent from None
+                    raise _Silent(f"it said nothing for {SILENCE_S:g} s") from None
                 over = await self._take(batch, on_message)
                 if over is not None:
                     return over
@@ -121,7 +120,7 @@ class Pump:
             async with asyncio.timeout(SILENCE_S):
                 await self._link.call("acknowledge", self._received, self._answers)
         except TimeoutError:
-            raise _Silent from None
+            raise _Silent(f"it said nothing for {SILENCE_S:g} s") from None
         self._answers.clear()
 
     async def _ask_again(self, why: str, within_s: float) -> None:

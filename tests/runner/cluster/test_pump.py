@@ -85,6 +85,16 @@ async def test_a_worker_that_answers_and_is_never_heard_is_lost(journal: Journal
             await pump_of(Link(n_breaks=1000), journal).hear(nothing)
 
 
+async def test_a_worker_that_answers_and_is_never_heard_without_a_break_is_lost(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says arrives nowhere, and no connection says so."""
+    monkeypatch.setattr(module, "SILENCE_S", 0.005)
+    with pytest.raises(WorkerLost, match=r"not heard 20 times in a row: it said nothing for 0\.005 s"):
+        async with asyncio.timeout(5):
+            await pump_of(Link(), journal).hear(nothing)
+
+
 async def test_a_worker_that_is_heard_and_cannot_be_told_is_lost(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
