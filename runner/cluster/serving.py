@@ -150,6 +150,7 @@ class Serving:
         # The name is new: a worker of an earlier process may still hold what it had on a network's disk.
         staging = hand.staging = self._journal.run_dir.absolute() / STAGING / f"{hand.name}-{nonce[:8]}"
         await asyncio.to_thread(_make_staging, staging, nonce)
+        recording = await self._crew.recording(hand.member)  # others may come and go meanwhile
         return Terms(
             identity=self._identity,
             concurrency=max(1, self._hands.share_of(hand.name)),
@@ -158,7 +159,7 @@ class Serving:
             staging=str(staging),
             nonce=nonce,
             endpoints=self._hands.endpoints,
-            recording=await self._crew.recording(hand.member),
+            recording=recording,
         )
 
     async def _submit(self, hand: Hand) -> None:
