@@ -105,16 +105,27 @@ class Intake:
         """Put a file into its place. Where that fails, a line that names it will not be written."""
         path = self._path(message.path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(message, FilePart):
-                _write_part(path, message)
-                return
-            path.unlink(missing_ok=True)
-            with suppress(FileNotFoundError):  # its worker was lost, and its folder with it
-                _link_or_copy(self._journal.run_dir / message.source, path)
+            try:
+                self._place(message, path)
+            except (FileExistsError, IsADirectoryError, NotADirectoryError):
+                _make_way(path, self._folder_of(message.attempt)[0])
+                self._place(message, path)
         except OSError as error:
             self._broken.add(message.attempt)
             self._journal.trouble = self._journal.trouble or write_error(path, error)
+
+    def _place(self, message: FilePart | StagedFile, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(message, FilePart):
+            _write_part(path, message)
+            return
+        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # its worker was lost, and its folder with it
+            _link_or_copy(self._journal.run_dir / message.source, path)
+
+    def _folder_of(self, attempt: str) -> tuple[Path, str]:
+        sample_id, _, epoch = attempt.rpartition("@")
+        return self._journal.artifacts_dir(sample_id, int(epoch))
 
     def _path(self, name: str) -> Path:
         if not name.startswith(f"{ARTIFACTS}/") or ".." in name.split("/"):
@@ -148,8 +159,7 @@ class Intake:
                 raise write_error(path, error) from error
             if size != n_bytes:
                 raise JournalError(f"cannot write {path}: {size} of {n_bytes} bytes arrived")
-        sample_id, _, epoch = message.attempt.rpartition("@")
-        folder, prefix = self._journal.artifacts_dir(sample_id, int(epoch))
+        folder, prefix = self._folder_of(message.attempt)
         _remove_others(folder, {name.removeprefix(f"{prefix}/") for name, _ in message.files})
 
 
@@ -175,6 +185,15 @@ def _link_or_copy(source: Path, path: Path) -> None:
         shutil.copyfile(source, path)
         with path.open("rb") as file:
             os.fsync(file.fileno())
+
+
+def _make_way(path: Path, folder: Path) -> None:
+    """Remove what an attempt's owner before has left in its folder: a file for a folder, or the reverse."""
+    for parent in reversed(path.parents):
+        if folder in parent.parents and not parent.is_dir():
+            parent.unlink(missing_ok=True)
+    if path.is_dir():
+        shutil.rmtree(path)
 
 
 def _remove_others(folder: Path, kept: set[str]) -> None:

@@ -71,6 +71,42 @@ async def test_a_shorter_file_replaces_a_longer_one(tmp_path: Path) -> None:
         assert await take(journal, part, recorded((f"{FOLDER}/a", 3))) == [True]
 
 
+@pytest.mark.parametrize("is_staged", [False, True])
+async def test_a_file_where_the_owner_before_had_a_folder_and_the_reverse(
+    tmp_path: Path, is_staged: bool
+) -> None:
+    """What a model writes need not be the same twice: that is no broken disk, at which each resume would end."""
+    with Journal(tmp_path) as journal:
+        for left in ("a/b/c", "d", "e/f"):
+            (tmp_path / FOLDER / left).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / FOLDER / left).write_bytes(b"left")
+        sent: list[Message] = []
+        for name in ("a", "d/g/h", "e/f/i"):
+            path = f"{FOLDER}/{name}"
+            source = tmp_path / ".workers/w" / name
+            source.parent.mkdir(parents=True, exist_ok=True)
+            source.write_bytes(b"abc")
+            part = FilePart("s0@1", path, 0, b"abc", is_last=True)
+            sent.append(StagedFile("s0@1", path, f".workers/w/{name}") if is_staged else part)
+
+        files = [(f"{FOLDER}/{name}", 3) for name in ("a", "d/g/h", "e/f/i")]
+        assert await take(journal, *sent, recorded(*files)) == [True]
+        assert journal.trouble is None
+        assert {(tmp_path / name).read_bytes() for name, _ in files} == {b"abc"}
+
+
+async def test_only_what_is_the_attempts_own_makes_way(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        other = tmp_path / "artifacts/s0/2"
+        other.parent.mkdir(parents=True)
+        other.write_bytes(b"of another")
+        part = FilePart("s0@1", "artifacts/s0/2/a", 0, b"abc", is_last=True)
+        await take(journal, part)
+        assert other.read_bytes() == b"of another"
+        assert journal.trouble is not None
+        journal.trouble = None
+
+
 @pytest.mark.parametrize(
     "sent",
     [
@@ -104,7 +140,8 @@ async def test_what_an_earlier_owner_says_is_passed_over(tmp_path: Path) -> None
 async def test_no_turn_behind_a_picture_that_could_not_be_written(tmp_path: Path) -> None:
     """A resume would go on from it, with a picture that is not whole."""
     with Journal(tmp_path) as journal:
-        (tmp_path / FOLDER / "displayed/turn002-1.png").mkdir(parents=True)
+        (tmp_path / "artifacts").mkdir()
+        (tmp_path / "artifacts/s0").touch()
         picture = FilePart("s0@1", f"{FOLDER}/displayed/turn002-1.png", 0, b"abc", is_last=True)
         await take(journal, turn(1), picture, turn(2), turn(3))
 
