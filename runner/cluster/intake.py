@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,17 @@ class Intake:
             turns = path.read_bytes()
         except (OSError, JournalError):
             return None, ()
+        return turns, tuple(self._pictures(attempt, turns))
+
+    def _pictures(self, attempt: Attempt, turns: bytes) -> Iterator[tuple[str, bytes]]:
+        """Yield those that turns name and that can be read: its worker says what is gone."""
         folder, prefix = self._journal.artifacts_dir(attempt.sample.id, attempt.epoch)
-        files = (file for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
-        named = ((f"{prefix}/{file.relative_to(folder).as_posix()}", file) for file in files)
-        # Only what turns name; names are JSON there, and those of pictures need no escapes.
-        return turns, tuple((name, file.read_bytes()) for name, file in named if name.encode() in turns)
+        for file in sorted(folder.rglob("*")):
+            name = f"{prefix}/{file.relative_to(folder).as_posix()}"
+            # Names are JSON there, and those of pictures need no escapes.
+            if name.encode() in turns and file.is_file() and not file.is_symlink():
+                with suppress(OSError):
+                    yield name, file.read_bytes()
 
     async def _put(self, waiting: list[Put]) -> None:
         """Write what waits, in order, in one thread: a shared file system may take long over each."""

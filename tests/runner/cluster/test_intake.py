@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from runner.cluster.messages import (
 from runner.encoding import encode_line
 from runner.errors import JournalError
 from runner.journal import Journal, read_inflight, read_trajectories
+from runner.plan import Attempt
 from runner.records import Owner, StopReason
 from runner.statistics import FinishedAttempt
-from tests.runner.factories import trajectory
+from tests.runner.factories import sample, trajectory
 
 FOLDER = "artifacts/s0/1"
 
@@ -135,6 +137,31 @@ async def test_what_an_earlier_owner_says_is_passed_over(tmp_path: Path) -> None
         assert n_lines(journal) == 0
         assert not (tmp_path / FOLDER).exists()
         assert not list(read_inflight(tmp_path))
+
+
+async def test_a_picture_that_cannot_be_read_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its attempt begins again, since the worker that has it next does not find it."""
+    first, second = (f"{FOLDER}/displayed/turn00{n}-1.png" for n in (1, 2))
+    line = b'{"turn":1,"messages":[],"artifacts":["%b","%b"]}\n' % (first.encode(), second.encode())
+    read_bytes = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path == tmp_path / second:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    with Journal(tmp_path) as journal:
+        await take(journal, TurnDone("s0@1", {}, line, replaces=True))
+        for name in (first, second, f"{FOLDER}/unnamed"):
+            await take(journal, FilePart("s0@1", name, 0, b"abc", is_last=True))
+        turns, pictures = Intake(journal).recorded(Attempt(sample("s0"), 1))
+
+    assert turns is not None
+    assert turns.endswith(line)
+    assert pictures == ((first, b"abc"),)
 
 
 async def test_no_turn_behind_a_picture_that_could_not_be_written(tmp_path: Path) -> None:
