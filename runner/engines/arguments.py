@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -50,7 +51,7 @@ def passed(config: EnginesConfig) -> dict[str, Any]:
     """Return what vLLM is passed, with names as the mapping has them; values of a list are not looked at."""
     if isinstance(config.args, dict):
         return {key.replace("-", "_"): value for key, value in config.args.items()}
-    pairs = zip(config.args, [*config.args[1:], ""], strict=True)
+    pairs = itertools.pairwise((*config.args, ""))
     words = (
         f"{word} {following}".replace("=", " ", 1).split() for word, following in pairs if word[:2] == "--"
     )

@@ -49,7 +49,8 @@ class EngineGroup:
         Those that take much longer than the first one are not waited for: they join when they are ready.
 
         Raises:
-            AllEnginesLost: none did; the message ends with the log of one. Nothing is left running then.
+            AllEnginesLost: none did, or all were lost again and given up; the message ends with the log of
+                one. Nothing is left running then.
         """
         self._tasks = [asyncio.create_task(replica.run()) for replica in self._replicas]
         try:
@@ -57,8 +58,9 @@ class EngineGroup:
             for task in self._tasks:
                 if task.done():
                     task.result()
-            if not any(endpoint.state == "ready" for endpoint in self.endpoints()):
+            if not any(replica.was_ready for replica in self._replicas):
                 raise AllEnginesLost(f"none of {len(self._replicas)} engines started: {self._last_failure()}")
+            await self._until_ready()
         except BaseException:
             await asyncio.shield(self.close())
             raise
@@ -120,12 +122,32 @@ class EngineGroup:
                 if not done:
                     self._tell_late(loop.time() - began_at)
                     return
-                if latest_at is None and any(row.state == "ready" for row in self.endpoints()):
+                if latest_at is None and any(replica.was_ready for replica in self._replicas):
                     took_s = loop.time() - began_at
                     latest_at = began_at + max(took_s + LATE_S, LATE_FACTOR * took_s)
         finally:
             for wait in waits:
                 wait.cancel()
+
+    async def _until_ready(self) -> None:
+        """Wait for one that is: those that were may be lost again. Raises AllEnginesLost."""
+        is_ready = asyncio.Event()
+
+        def look(table: Table) -> None:
+            if any(row.state == "ready" for row in table):
+                is_ready.set()
+
+        unsubscribe = self.subscribe(look)
+        waits = asyncio.create_task(is_ready.wait()), asyncio.create_task(self.all_lost())
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if not is_ready.is_set():
+                raise waits[1].result()
+        finally:
+            unsubscribe()
+            for wait in waits:
+                wait.cancel()
+            await asyncio.wait(waits)
 
     def _tell_late(self, waited_s: float) -> None:
         late = [replica.endpoint.replica for replica in self._replicas if not replica.settled.is_set()]

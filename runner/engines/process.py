@@ -116,6 +116,7 @@ class EngineProcess:
     async def _launch(self, port: int) -> None:
         spec = self._spec
         self._mark = secrets.token_hex(16)
+        self._how = ""
         self._ended.clear()
         argv = [*spec.argv, "--host", self._host, "--port", str(port)]
         options = ["--own-group"] if self._own_group else []

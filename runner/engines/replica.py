@@ -40,6 +40,9 @@ class Replica:
         self.settled = asyncio.Event()
         """Set when the first start has succeeded or failed."""
 
+        self.was_ready = False
+        """Whether it ever was, be it lost since."""
+
         self.failure = ""
         """Why it last was lost, or did not start, with the end of its log."""
 
@@ -83,6 +86,7 @@ class Replica:
             self.failure = str(error)
             self._tell("engine_start_failed", reason=self.failure.splitlines()[0])
             return
+        self.was_ready = True
         self._set(state="ready", url=address.url, model=address.model, max_model_len=address.max_model_len)
         self._tell("engine_ready", url=address.url, start_s=round(loop.time() - began_at, 3))
         self.settled.set()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runner.config import EnginesConfig, load_config
-from runner.engines.arguments import command_flags, server_command, server_environment
+from runner.engines.arguments import command_flags, passed, server_command, server_environment
 from runner.errors import ConfigError
 
 
@@ -111,3 +111,18 @@ def test_a_home_folder_is_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
     words = server_command(EnginesConfig(), "~/models/llama")
     assert words[words.index("--model") + 1] == "/home/somebody/models/llama"
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ([], {}),
+        (["--enforce-eager"], {"enforce_eager": True}),
+        (["--a=1", "--b-c", "2"], {"a": "1", "b_c": "2"}),
+    ],
+)
+def test_names_in_a_list_are_read(args: list[str], expected: dict[str, Any]) -> None:
+    """Also where nothing is in it."""
+    config = load_config(None, {"engines.args": args}).engines
+    assert passed(config) == expected
+    assert server_command(config, "m")[-len(args) :] == tuple(args) or not args

@@ -144,6 +144,45 @@ async def test_the_first_is_waited_for_however_long(monkeypatch: pytest.MonkeyPa
     await group.close()
 
 
+async def test_one_that_was_ready_is_a_start_though_it_is_lost_again() -> None:
+    """Before the others have settled: it is started again, and the run waits for it."""
+    hosts = [FakeHost(), FakeHost(DEAD, DEAD, DEAD)]
+    hosts[1].may_start.clear()
+    group = make(hosts)
+    watcher = Watcher(group)
+    starting = asyncio.create_task(group.start())
+    await watcher.until("ready", "starting")
+    hosts[0].may_start.clear()
+    hosts[0].lost.set()
+    await watcher.until("starting", "starting")
+    hosts[1].may_start.set()
+    await watcher.until("starting", "failed")
+    await asyncio.sleep(0.01)
+    assert not starting.done()
+    hosts[0].may_start.set()
+    async with asyncio.timeout(5.0):
+        await starting
+    assert watcher.states() == ["ready", "failed"]
+    await group.close()
+
+
+async def test_all_that_are_lost_while_others_start_end_the_start() -> None:
+    """Once none of them will be started again."""
+    hosts = [FakeHost("runs", *[DEAD] * 9), FakeHost(*[DEAD] * 9)]
+    hosts[1].may_start.clear()
+    group = make(hosts)
+    watcher = Watcher(group)
+    starting = asyncio.create_task(group.start())
+    await watcher.until("ready", "starting")
+    hosts[0].lost.set()
+    await watcher.until("failed", "starting")
+    hosts[1].may_start.set()
+    async with asyncio.timeout(5.0):
+        with pytest.raises(AllEnginesLost, match="all 2 engines are lost"):
+            await starting
+    assert all(host.is_closed for host in hosts)
+
+
 async def test_slow_starts_that_fail_are_a_crash_loop_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """However far apart: the time that counts is that in which the engine worked."""
     config = CONFIG.model_copy(update={"restart_window_s": 0.001})

@@ -79,6 +79,18 @@ async def test_a_start_has_a_limit(tmp_path: Path) -> None:
     assert not wait_until_gone(tmp_path, 0.0)
 
 
+async def test_how_an_earlier_start_ended_is_no_reason(tmp_path: Path) -> None:
+    """One that was killed, and then one that is late: nobody killed that."""
+    script = f'mkdir "{tmp_path}/second" && kill -9 $$; exec sleep 60'
+    host = engine(tmp_path, command=("/bin/sh", "-c", script), timeout_s=2.0)
+    with pytest.raises(EngineStartError, match=r"it ended \(signal 9\); it was killed from outside"):
+        await host.start()
+    with pytest.raises(
+        EngineStartError, match=r"not ready in 2 s \(engines.start_timeout_s\); the log says why"
+    ):
+        await host.start()
+
+
 async def test_a_command_that_is_not_there(tmp_path: Path) -> None:
     """The log names it."""
     with pytest.raises(EngineStartError, match="cannot execute /no/such/python: No such file"):
