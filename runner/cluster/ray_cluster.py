@@ -28,6 +28,9 @@ from runner.errors import ClusterError
 START_TIMEOUT_S = 120.0
 MAX_CALLS = 1000
 MAX_UNREAD_BATCHES = 16
+SAME_CODE = (
+    "Give the same code to all nodes: with `ray job submit --working-dir .`, or by installing it on each"
+)
 
 _n_users = 0
 """Runs of this process that use the connection, which is the process's."""
@@ -126,6 +129,8 @@ class RayFleet:
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 problem = await actor.start.remote(str(self._root), self._digest)
+                if problem is not None:
+                    problem += f". {SAME_CODE}"
         except TimeoutError:
             problem = (
                 f"no worker came up within {START_TIMEOUT_S:g} s; is a CPU free there "
@@ -138,10 +143,7 @@ class RayFleet:
             raise
         if problem is not None:
             link.kill()
-            raise ClusterError(
-                f"node {node[:12]}: {problem}. Give the same code to all nodes: with `ray job submit "
-                "--working-dir .`, or by installing it on each"
-            )
+            raise ClusterError(f"node {node[:12]}: {problem}")
         return link
 
 

@@ -1,15 +1,18 @@
-"""Runs of one process share its connection to Ray: made once, ended by the last, and only if they made it."""
+"""The connection to Ray, which runs of one process share, and what is said of a worker that does not start."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
 from runner.cluster import ray_cluster
 from runner.config import ClusterConfig
-from runner.errors import ConfigError
+from runner.errors import ClusterError, ConfigError
 
 
 class Ray:
@@ -85,3 +88,39 @@ async def test_none_that_is_refused_or_cancelled_is_left(monkeypatch: pytest.Mon
 
     await use()
     assert (ray.n_connects, ray.is_connected) == (3, False)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ("it has other code", r"^node n1: it has other code\. Give the same code to all nodes: .* on each$"),
+        (None, r"^node n1: no worker came up within 0\.01 s; is a CPU free there .*\?$"),
+    ],
+)
+async def test_a_worker_that_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, answer: str | None, says: str
+) -> None:
+    """What to do is of its reason: a node without a free CPU has the right code."""
+    monkeypatch.setattr(ray_cluster, "START_TIMEOUT_S", 0.01)
+    killed = []
+
+    async def start(root: str, digest: str) -> str | None:
+        if answer is None:
+            await asyncio.sleep(10)
+        return answer
+
+    actor = SimpleNamespace(start=SimpleNamespace(remote=start))
+    made = SimpleNamespace(options=lambda **options: SimpleNamespace(remote=lambda: actor))
+    ray: Any = ModuleType("ray")
+    ray.exceptions = SimpleNamespace(RayError=KeyError)
+    ray.remote = lambda worker: made
+    ray.kill = lambda actor, no_restart: killed.append(actor)
+    strategies: Any = ModuleType("ray.util.scheduling_strategies")
+    strategies.NodeAffinitySchedulingStrategy = lambda node, soft: node
+    for module in (ray, strategies):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(sys.modules, "ray.util", ModuleType("ray.util"))
+
+    with pytest.raises(ClusterError, match=says):
+        await ray_cluster.RayFleet(ClusterConfig(kind="ray")).launch("n1")
+    assert killed == [actor]
