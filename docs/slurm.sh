@@ -49,5 +49,12 @@ if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
   ray_on "$((SLURM_JOB_NUM_NODES - 1))" "--exclude=$head_node" --address="$RAY_ADDRESS"
 fi
 
+# The nodes that are there when the runner begins are those that get engines.
+count='import ray, sys; ray.init(); sys.exit(sum(n["Alive"] for n in ray.nodes()) < int(sys.argv[1]))'
+for _ in $(seq 60); do
+  if python -c "$count" "$SLURM_JOB_NUM_NODES" >/dev/null 2>&1; then break; fi
+  sleep 2
+done
+
 # In place of this shell, so that Slurm's SIGTERM reaches the runner: it drains, and ends within --signal's time.
 exec python -m runner --model "$model" --cluster ray --concurrency 256 --run-dir "$run_dir" --set grace_s=60

@@ -164,7 +164,9 @@ STUBS = {
     "srun": 'echo "srun $*" >>"$CALLS"; while [[ $1 == --* ]]; do shift; done; exec "$@"',
     "hostname": "echo 10.0.0.1",
     "ray": 'echo "ray $* $RAY_AUTH_MODE ${#RAY_AUTH_TOKEN} $RAY_ADDRESS" >>"$CALLS"',
-    "python": 'echo "python $*" >>"$CALLS"; exec sleep 30',
+    "sleep": "exec /bin/sleep 0.01",
+    "python": """if [[ $1 == -c ]]; then echo "count $3" >>"$CALLS"; (($(grep -c ^count "$CALLS") > 2)); exit; fi
+        echo "python $*" >>"$CALLS"; exec /bin/sleep 30""",
 }
 """In place of Slurm, Ray and the runner: they say how they were called."""
 
@@ -187,7 +189,10 @@ def _slurm(tmp_path: Path) -> dict[str, str]:
 
 
 def test_slurm_script(slurm: dict[str, str], tmp_path: Path) -> None:
-    """Ray's head on the first node, the rest joins it, all with one token; the runner takes the shell's place."""
+    """Ray's head on the first node, the rest joins it, all with one token; the runner takes the shell's place.
+
+    Once all nodes are there: the runner counts their GPUs when it begins.
+    """
     calls = tmp_path / "calls"
     with subprocess.Popen(["bash", str(SLURM)], env=slurm, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 20
@@ -197,6 +202,7 @@ def test_slurm_script(slurm: dict[str, str], tmp_path: Path) -> None:
         assert process.wait(5) == -signal.SIGTERM, "Slurm's signal reaches the runner itself"
     lines = calls.read_text().splitlines()
     (run,) = [line for line in lines if line.startswith("python")]
+    assert [line for line in lines if line.startswith("count")] == ["count 2"] * 3
     starts = [line.split() for line in lines if line.startswith("ray start")]
     steps = [line for line in lines if line.startswith("srun") and "ray start" in line]
 
