@@ -165,6 +165,8 @@ class Desk:
 
     async def lose(self, worker: str) -> tuple[str, ...]:
         """A worker is lost; return which of its attempts are handed out again."""
+        if self.is_closed:  # the run's end may have ended it: that is no attempt's doing
+            return self._coordinator.retire(worker)
         loss = self._coordinator.lose(worker)
         for name in loss.given_up:
             await self._give_up(self._attempts[name], POISONOUS)

@@ -80,3 +80,17 @@ async def test_what_ends_too_often_without_a_line_is_given_up(at: Fixture, tmp_p
 
     assert at.is_done
     assert [row["attempt"] for row in read_failures(tmp_path)] == [NAME]
+
+
+@pytest.mark.parametrize("is_draining", [False, True])
+async def test_a_worker_that_its_own_driver_ends_speaks_against_no_attempt(
+    at: Fixture, tmp_path: Path, is_draining: bool
+) -> None:
+    """As at the end of the grace period: an attempt that was alone on a lost worker is not given up for it."""
+    await at.join("w0")
+    assert await at.desk.lose("w0") == (NAME,)
+    await at.join("w1")
+    at.desk.is_closed = is_draining
+
+    assert await at.desk.lose("w1") == ((NAME,) if is_draining else ())
+    assert [row["attempt"] for row in read_failures(tmp_path)] == ([] if is_draining else [NAME])
