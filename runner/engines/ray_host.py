@@ -194,14 +194,18 @@ class RayEngineHost:
 
     def _describe_wait(self) -> str:
         """Return why an actor is not there yet, and what to do. Blocks."""
+        return describe_wait(self._site, has_place=self._has_place())
+
+    def _has_place(self) -> bool:
+        """Return whether Ray has set aside what the engine needs, or does not say. Blocks."""
         from ray.util import placement_group_table
 
-        if self._group is not None and placement_group_table(self._group)["state"] != "CREATED":
-            return (
-                f"no node of the Ray cluster has {self._site.n_gpus} GPUs and {self._site.n_cpus} CPUs free "
-                f"(ray status lists who has them); wait for them, or lower engines.replicas"
-            )
-        return "its node does not answer (ray list nodes shows whether it lives)"
+        if self._group is None:
+            return True
+        try:
+            return bool(placement_group_table(self._group)["state"] == "CREATED")
+        except Exception:  # noqa: BLE001 - this is for a message alone, and the cluster may be gone
+            return True
 
     def _kill(self) -> None:
         """End the actor's process; the raylet ends its group, and the keeper the rest."""
@@ -210,6 +214,19 @@ class RayEngineHost:
         actor, self._actor = self._actor, None
         with suppress(Exception):
             ray.kill(actor)
+
+
+def describe_wait(site: Site, *, has_place: bool) -> str:
+    """Return what an actor waits for, and what to do. Pure."""
+    if not has_place:
+        return (
+            f"no node of the Ray cluster has {site.n_gpus} GPUs and {site.n_cpus} CPUs free (ray status "
+            f"lists who has them); wait for them, or lower engines.replicas"
+        )
+    return (
+        "its node is not done yet: it gets ready what the engine needs, or does not answer (ray list nodes "
+        "shows whether it lives)"
+    )
 
 
 def describe_ray_error(error: Exception) -> str:
