@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.config import ClusterConfig, RunConfig
+from runner.config import ClusterConfig, EnginesConfig, RunConfig
 from runner.engines.actor import NodeFacts, check_node
 from runner.engines.arguments import server_environment
 from runner.engines.host import EngineSpec
@@ -18,6 +18,7 @@ from runner.errors import ConfigError
 CHECK_TIMEOUT_S = 120.0
 EXECUTOR = "--distributed-executor-backend"
 LOOPBACK = "127.0.0.1"
+DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ def plan_on_ray(config: RunConfig) -> RayPlan:
     nodes = alive_nodes()
     facts = check_on(_likely(nodes), config)
     placement = place_on_nodes(engines, rooms(nodes, config.cluster), is_cpu_build=facts.is_cpu_build)
+    if placement.gpus_per_replica:
+        refuse_own_gpus(engines)
     argv = facts.argv
     if placement.spans_nodes and EXECUTOR not in argv:
         argv = (*argv, EXECUTOR, "ray")
@@ -54,6 +57,16 @@ def plan_on_ray(config: RunConfig) -> RayPlan:
     host = LOOPBACK if is_own else None
     site = Site(placement.gpus_per_replica, engines.cpus_per_replica, host, placement.spans_nodes)
     return RayPlan(spec, site, placement.n_replicas)
+
+
+def refuse_own_gpus(engines: EnginesConfig) -> None:
+    """Raise ConfigError where the config names GPUs: all engines of a node would have those. Pure."""
+    named = engines.env.get(DEVICES)
+    if named is not None:
+        raise ConfigError(
+            f"engines.env.{DEVICES} is {named!r}: on Ray, each engine has the GPUs that Ray gave it; "
+            f"leave it out, and set {DEVICES} where ray start runs, to have less than a node's GPUs used"
+        )
 
 
 def check_workers_reach_this_machine(cluster: ClusterConfig) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from runner.config import ClusterConfig
+from runner.config import ClusterConfig, EnginesConfig
 from runner.engines.node_placement import Room
 from runner.engines.ray_connection import RayNode, nodes_for_workers
-from runner.engines.ray_plan import refuse_far_workers, rooms
+from runner.engines.ray_plan import refuse_far_workers, refuse_own_gpus, rooms
 from runner.errors import ConfigError
 
 
@@ -60,3 +60,10 @@ def test_engines_of_this_machine_are_for_workers_of_this_machine() -> None:
     refuse_far_workers([NODES[0], NODES[2]], cluster, here="192.0.2.1")
     with pytest.raises(ConfigError, match=r"elsewhere as well \(192.0.2.2\); leave engines.kind out"):
         refuse_far_workers(NODES, cluster, here="192.0.2.1")
+
+
+def test_gpus_that_the_config_names_are_refused() -> None:
+    """Ray's choice would be overlaid: two engines of a node would have the same."""
+    with pytest.raises(ConfigError, match=r"CUDA_VISIBLE_DEVICES is '0,1': .*leave it out, .* ray start"):
+        refuse_own_gpus(EnginesConfig(env={"CUDA_VISIBLE_DEVICES": "0,1"}))
+    refuse_own_gpus(EnginesConfig(env={"VLLM_API_KEY": "k"}))
