@@ -20,7 +20,7 @@ class Losses:
     def __init__(self, alone: asyncio.Lock) -> None:
         """`alone` is held by the one suspect of this process that is tried."""
         self._alone = alone
-        self._failed: list[tuple[Endpoint, int]] = []
+        self._failed: set[tuple[Endpoint, int]] = set()
         self._is_alone = False
 
     def note(self, endpoint: Endpoint, n_losses: int) -> None:
@@ -30,7 +30,7 @@ class Losses:
             endpoint: where it was tried.
             n_losses: the endpoint's, as the try began.
         """
-        self._failed.append((endpoint, n_losses))
+        self._failed.add((endpoint, n_losses))  # one engine, however many tries failed there
 
     async def before_try(self, clock: CallClock) -> None:
         """Wait until the request may be tried again. Safe to cancel.
