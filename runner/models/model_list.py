@@ -67,7 +67,8 @@ def lists_model(answer: Answer, name: str) -> bool:
 
 def _listed(name: str, rows: list[dict[str, Any]]) -> Listed:
     asked = [row for row in rows if row["id"] == name]
-    parents = {row.get("parent") for row in asked}  # an adapter's row has no window of its own
+    # An adapter's row has no window of its own.
+    parents = [row["parent"] for row in asked if row.get("parent") is not None]
     windows = [
         n
         for row in rows

@@ -13,7 +13,7 @@ import aiohttp
 
 from runner.config import ModelConfig
 from runner.encoding import encode
-from runner.errors import ConfigError, ContextOverflow
+from runner.errors import ConfigError, ContextOverflow, ModelUnavailable
 from runner.models.base import Completion, ModelRequest
 from runner.models.endpoint import Answer, Endpoint, OnEvent
 from runner.models.request_body import RequestBody
@@ -40,6 +40,8 @@ class TokenTransport:
 
     async def check(self, http: aiohttp.ClientSession, endpoints: Sequence[Endpoint]) -> None:
         """See Transport. All servers must render a conversation the same way."""
+        if not endpoints:
+            raise ModelUnavailable("no engine is ready any more: it was lost while the client started")
         found: dict[Bridge, Endpoint] = {}
         for endpoint in endpoints:
             bridge = await find_bridge(http, endpoint, self.body.model, self.config)

@@ -17,3 +17,9 @@ def test_an_adapter_has_the_window_of_its_model() -> None:
     answer = Answer(200, {}, orjson.dumps({"data": [BASE, ADAPTER]}))
     listed = read_model_list(answer, "http://x/v1", "poet", None)
     assert (listed.max_model_len, listed.roots) == (4096, frozenset({"/adapters/poet"}))
+
+
+def test_a_parent_may_be_anything() -> None:
+    """A server's row is not trusted to hold a name there."""
+    answer = Answer(200, {}, orjson.dumps({"data": [BASE, {**ADAPTER, "parent": {"id": "base"}}]}))
+    assert read_model_list(answer, "http://x/v1", "poet", None).max_model_len is None

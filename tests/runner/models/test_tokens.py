@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import orjson
 import pytest
 from aiohttp import web
@@ -402,3 +403,12 @@ async def test_a_message_that_is_more_than_text_is_refused() -> None:
     async with serving(engine), client(engine) as model:
         with pytest.raises(ConfigError, match=r"sample s: .*text alone.*set model\.transport=chat"):
             await model.complete(request(Conversation([{"role": "user", "content": picture}])))
+
+
+async def test_engines_that_are_lost_while_the_client_starts_leave_nobody_to_check() -> None:
+    """Said as what it is: an iterator's end would have ended the run as a bug."""
+    config = ModelConfig.model_validate({"client": "vllm:m", "transport": "tokens"})
+    model = OpenAIClient([], config)
+    async with aiohttp.ClientSession() as http:
+        with pytest.raises(ModelUnavailable, match="no engine is ready any more"):
+            await model._transport.check(http, [])
