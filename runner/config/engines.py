@@ -41,7 +41,8 @@ class EnginesConfig(ConfigModel):
     tensor_parallel: int = Field(default=1, ge=1)
     pipeline_parallel: int = Field(default=1, ge=1)
     gpus_per_replica: int | None = Field(default=None, ge=0)
-    """None: tensor_parallel times pipeline_parallel, and 0 where vLLM was built for the CPU."""
+    """None: tensor_parallel times pipeline_parallel times args.data_parallel_size, and 0 where vLLM was built
+    for the CPU."""
 
     cpus_per_replica: int = Field(default=1, ge=0)
     """What Ray sets aside for each."""

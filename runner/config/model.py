@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from runner.config.base import ConfigModel
 
@@ -68,3 +68,13 @@ class ModelConfig(ConfigModel):
     cache: Path | None = None
     """A folder of replies by the content of their requests: a request that was made before is not made again.
     For judges, and for temperature 0."""
+
+    @field_validator("request")
+    @classmethod
+    def _asks_for_a_reply(cls, request: dict[str, Any]) -> dict[str, Any]:
+        """A server's refusal of no reply reads like that of a prompt that fills the window."""
+        for key in ("max_tokens", "max_completion_tokens"):
+            n_tokens = request.get(key)
+            if isinstance(n_tokens, int) and n_tokens < 1:
+                raise ValueError(f"{key} must be at least 1, or left out for as much as the server gives")
+        return request

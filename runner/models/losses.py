@@ -9,7 +9,7 @@ from runner.models.base import CallClock
 from runner.models.endpoint import Endpoint
 
 ALONE_AFTER = 2
-"""Engines lost under one request. All in flight are suspects then, and each goes on by itself."""
+"""Engines lost under one request. All in flight are suspects then, and go on one at a time."""
 
 
 class Losses:

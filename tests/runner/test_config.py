@@ -112,6 +112,9 @@ def test_settings_win_over_the_file(tmp_path: Path) -> None:
         pytest.param("concurrency: many", "concurrency: .*integer.*'many'", id="wrong-type"),
         pytest.param("concurrency: 0", "concurrency: .*greater than or equal to 1.*got 0", id="too-small"),
         pytest.param("a: 1\na: 2", r'c.yaml:2: found duplicate key "a"$', id="duplicate-key"),
+        pytest.param(
+            "model: {request: {max_tokens: 0}}", "model.request: .*max_tokens must be at", id="no-reply"
+        ),
         pytest.param("profile: upstram", "profile: .*'default' or 'upstream', got 'upstram'", id="profile"),
         pytest.param(
             "prompts: {file: x}", r"unknown key prompts\.file|prompts\.path: Field required", id="prompts"

@@ -226,8 +226,8 @@ async def test_async_client(listening: Listening) -> None:
 
 async def test_notebook(listening: Listening) -> None:
     """Nbclient executes a notebook."""
-    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed: make install-dev")
-    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed: make test")
+    nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed: make test")
     v4 = nbformat.v4
     notebook = v4.new_notebook(
         cells=[

@@ -21,7 +21,7 @@ from tests.fake_engine import write_model
 from tests.runner.cluster.real.clusters import Place, environment, hosting_config, ours, runner
 from tests.runner.cluster.real.test_kills import check_whole, is_in_the_middle, wait_until
 
-pytest.importorskip("ray")
+pytest.importorskip("ray", reason="Ray is not installed here: make test-engines")
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(240)]
 
 WITHIN_S = 45.0

@@ -15,7 +15,7 @@ import pytest
 from runner.journal import read_events, read_trajectories
 from tests.runner.cluster.real.clusters import Place, ours, parent
 
-pytest.importorskip("ray")
+pytest.importorskip("ray", reason="Ray is not installed here: make test-engines")
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(240)]
 
 GONE_WITHIN_S = 5.0

@@ -17,7 +17,7 @@ import pytest
 from runner.journal import read_events, read_trajectories
 from tests.runner.cluster.real.clusters import cluster, copy_of_ours, environment, runner
 
-pytest.importorskip("ray")
+pytest.importorskip("ray", reason="Ray is not installed here: make test-engines")
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(240)]
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import pytest
 from runner.journal import read_trajectories
 from tests.runner.cluster.real.clusters import Place, ours, runner
 
-pytest.importorskip("ray")
+pytest.importorskip("ray", reason="Ray is not installed here: make test-engines")
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(240)]
 
 LOOK = """
