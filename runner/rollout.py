@@ -16,7 +16,7 @@ from typing import Any
 
 from bench_data import Sample
 from runner.call_timer import CallTimer
-from runner.config import Limits, Prices, ResumeConfig
+from runner.config import Limits, Prices, ResumeConfig, RunConfig
 from runner.conversation import Conversation, opening_messages
 from runner.endings import ending_of_model_error, ending_of_sandbox_error, ending_of_time
 from runner.errors import ModelError
@@ -50,6 +50,32 @@ class RolloutSettings:
     resume: ResumeConfig = field(default_factory=ResumeConfig)
     prices: Prices | None = None
     send_reasoning: bool = False
+
+    @classmethod
+    def of_run(
+        cls,
+        config: RunConfig,
+        *,
+        model: ModelClient,
+        protocol: Protocol,
+        sandboxes: Sandboxes,
+        system_prompt: str,
+        tracer: Tracer,
+    ) -> RolloutSettings:
+        """Return those of a run, or of a worker's part of it, by its config."""
+        return cls(
+            model=model,
+            protocol=protocol,
+            sandboxes=sandboxes,
+            limits=config.limits,
+            system_prompt=system_prompt,
+            merge_user_messages=config.merges_user_messages,
+            meter=RunMeter(),
+            tracer=tracer,
+            resume=config.resume,
+            prices=config.model.prices,
+            send_reasoning=config.model.send_reasoning,
+        )
 
 
 class Rollout:

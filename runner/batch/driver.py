@@ -16,7 +16,6 @@ from runner.factory import system_prompt
 from runner.gate import Gate
 from runner.journal import Journal
 from runner.lease import Sandboxes
-from runner.meter import RunMeter
 from runner.recorder import RunIdentity
 from runner.resume import RunRecord
 from runner.rollout import RolloutSettings
@@ -118,18 +117,13 @@ def _rollout_settings(
 ) -> RolloutSettings:
     config = batch.config
     gate = shared.sandboxes if shared else Gate(config.sandbox.max_sandboxes)
-    return RolloutSettings(
+    return RolloutSettings.of_run(
+        config,
         model=batch.model,
         protocol=batch.protocol,
         sandboxes=Sandboxes(pool, gate, config.artifacts),
-        limits=config.limits,
         system_prompt=system_prompt(config, batch.protocol),
-        merge_user_messages=config.merges_user_messages,
-        meter=RunMeter(),
         tracer=tracer,
-        resume=config.resume,
-        prices=config.model.prices,
-        send_reasoning=config.model.send_reasoning,
     )
 
 

@@ -10,7 +10,6 @@ from runner.event_sink import EventSink
 from runner.factory import build_model
 from runner.gate import Gate
 from runner.lease import Sandboxes
-from runner.meter import RunMeter
 from runner.models import ModelClient
 from runner.rollout import RolloutSettings
 from runner.scheduler import SchedulerSettings
@@ -52,16 +51,11 @@ def scheduler_settings(config: RunConfig, terms: Terms, max_sandboxes: int | Non
 def rollout_settings(setup: Setup, model: ModelClient, pool: Pool, tracer: Tracer) -> RolloutSettings:
     """Return what a worker's trajectories have in common."""
     config = setup.config
-    return RolloutSettings(
+    return RolloutSettings.of_run(
+        config,
         model=model,
         protocol=setup.protocol,
         sandboxes=Sandboxes(pool, Gate(config.sandbox.max_sandboxes), config.artifacts),
-        limits=config.limits,
         system_prompt=setup.system_prompt,
-        merge_user_messages=config.merges_user_messages,
-        meter=RunMeter(),
         tracer=tracer,
-        resume=config.resume,
-        prices=config.model.prices,
-        send_reasoning=config.model.send_reasoning,
     )
