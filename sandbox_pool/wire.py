@@ -9,6 +9,7 @@ Protocol: https://jupyter-client.readthedocs.io/en/stable/messaging.html
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import hmac
 import json
@@ -88,11 +89,20 @@ def _parse(data: bytes) -> Mapping[str, Any]:
     try:
         value = orjson.loads(data)
     except ValueError:
-        # NaN and lone surrogates, which Python's own encoder writes
-        try:
-            value = json.loads(data.decode("utf-8", "backslashreplace"))
-        except (ValueError, RecursionError) as error:
-            raise BadMessage(f"no JSON: {error}") from None
+        value = _parse_as_python(data)
     if not isinstance(value, dict):
         raise BadMessage("no JSON object")
     return value
+
+
+def _parse_as_python(data: bytes) -> Any:
+    """Read NaN and lone surrogates too, which Python's own encoder writes."""
+    collects = gc.isenabled()
+    gc.disable()  # finalizers that it would run where the nesting is deepest fail for want of stack
+    try:
+        return json.loads(data.decode("utf-8", "backslashreplace"))
+    except (ValueError, RecursionError) as error:
+        raise BadMessage(f"no JSON: {error}") from None
+    finally:
+        if collects:
+            gc.enable()

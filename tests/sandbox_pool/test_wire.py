@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,6 +56,38 @@ def test_bad_messages_are_refused(bad: list[bytes]) -> None:
     """Frames without delimiter, signature or shape are BadMessage, and nothing else."""
     with pytest.raises(BadMessage):
         decode(KEY, bad)
+
+
+def test_deep_nesting_costs_no_finalizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is collected while a message uses up the stack is finalized all the same."""
+    lost: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+
+    class Needy:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            dig(100)
+
+    def dig(n_deep: int) -> None:
+        if n_deep:
+            dig(n_deep - 1)
+
+    message = frames(b"[" * 100_000, b"{}", b"{}", b"{}")
+    thresholds = gc.get_threshold()
+    try:
+        for n_allocations in range(700, 1000, 10):
+            gc.collect()
+            Needy()
+            gc.set_threshold(n_allocations)
+            with pytest.raises(BadMessage):
+                decode(KEY, message)
+            assert gc.isenabled()
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.collect()
+    assert lost == []
 
 
 @given(st.lists(st.binary(max_size=20) | st.just(b"<IDS|MSG>"), max_size=8))
