@@ -27,7 +27,7 @@ import orjson
 
 from runner.encoding import encode_line
 from runner.errors import RunnerError, write_error
-from runner.statistics import RunStatistics
+from runner.telemetry.statistics import RunStatistics
 
 POINTER = "control.json"
 MAX_REQUEST_BYTES = 64 * 1024

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from runner.encoding import encode_joined
 from runner.journal import AttemptJournal
-from runner.outcome import Outcome
 from runner.plan import Attempt
 from runner.records import SCHEMA_VERSION, Trajectory, TryRecord
+from runner.trajectory.outcome import Outcome
 
 
 @dataclass(frozen=True, slots=True)

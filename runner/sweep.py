@@ -38,7 +38,7 @@ from runner.config.run import SHORT_FOR
 from runner.errors import ConfigError, RunnerError, first_error
 from runner.gate import Gate
 from runner.hosting import SharedEngines, engines_key
-from runner.sandbox_limit import adapt_sandboxes
+from runner.scheduling.sandbox_limit import adapt_sandboxes
 from sandbox_pool import PoolConfig, SandboxError
 from sandbox_pool.config import n_cores
 from sandbox_pool.host.capacity import NEEDS, bound_of_sandboxes, raise_descriptor_limit, read_resources

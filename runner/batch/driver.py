@@ -6,7 +6,6 @@ import socket
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from runner.attempt import OnFinished
 from runner.batch.prepared import Batch
 from runner.cluster.crew import Crew
 from runner.cluster.opening import cluster_run
@@ -15,12 +14,13 @@ from runner.engines import EngineGroup
 from runner.factory import system_prompt
 from runner.gate import Gate
 from runner.journal import Journal
-from runner.lease import Sandboxes
 from runner.recorder import RunIdentity
 from runner.resume import RunRecord
-from runner.rollout import RolloutSettings
-from runner.scheduler import Scheduler, SchedulerSettings
-from runner.tracing import Tracer
+from runner.scheduling.attempt import OnFinished
+from runner.scheduling.scheduler import Scheduler, SchedulerSettings
+from runner.telemetry.tracing import Tracer
+from runner.trajectory.lease import Sandboxes
+from runner.trajectory.rollout import RolloutSettings
 from sandbox_pool import SandboxPool
 
 Driver = Scheduler | ClusterRun

@@ -18,12 +18,12 @@ from runner.event_sink import EventSink
 from runner.factory import build_model, build_protocol, system_prompt
 from runner.hosting import is_hosted
 from runner.journal import read_failures, read_inflight, read_trajectories
-from runner.meter import in_one_line
 from runner.models import ModelClient, ScriptedClient
 from runner.plan import Planned, attempt_names, plan, select_samples
 from runner.protocols import Protocol
 from runner.resume import RunRecord, run_record
-from runner.statistics import RunStatistics
+from runner.telemetry.meter import in_one_line
+from runner.telemetry.statistics import RunStatistics
 
 OUR_MODELS = ("oracle", "decoy", "nop")
 """Models that reply with what a benchmark itself holds."""

@@ -19,8 +19,8 @@ from runner.hosting import SharedEngines, engines_line, hosted_engines, is_hoste
 from runner.journal import Journal
 from runner.plan import attempt_names, attempts
 from runner.resume import check_same_run
-from runner.statistics import RunStatistics
-from runner.tracing import build_tracer
+from runner.telemetry.statistics import RunStatistics
+from runner.telemetry.tracing import build_tracer
 from sandbox_pool import SandboxPool
 
 

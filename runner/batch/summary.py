@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.statistics import RunStatistics
+from runner.telemetry.statistics import RunStatistics
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from runner.attempt import OnFinished
 from runner.batch.driver import Driver
 from runner.batch.prepared import Batch
 from runner.control import ControlServer
 from runner.errors import Interrupted, RunnerError
-from runner.metrics import MetricsServer
 from runner.progress import watch
+from runner.scheduling.attempt import OnFinished
+from runner.telemetry.metrics import MetricsServer
 
 logger = logging.getLogger(__name__)
 

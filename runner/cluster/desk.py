@@ -6,7 +6,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from runner.attempt import OnFinished
 from runner.cluster.coordinator import Coordinator
 from runner.cluster.intake import Intake
 from runner.cluster.messages import (
@@ -23,16 +22,17 @@ from runner.cluster.messages import (
 from runner.cluster.rebuild import read_trajectory
 from runner.cluster.shipping import packed
 from runner.cluster.totals import Totals
-from runner.conversation import Conversation
 from runner.errors import JournalError
 from runner.gate import Gate
 from runner.journal import Journal
-from runner.meter import RunMeter
-from runner.outcome import Outcome
+from runner.models.conversation import Conversation
 from runner.plan import Attempt, attempt_seed
 from runner.recorder import AttemptHistory, Recorder, RunIdentity
 from runner.records import StopReason
-from runner.statistics import RunStatistics
+from runner.scheduling.attempt import OnFinished
+from runner.telemetry.meter import RunMeter
+from runner.telemetry.statistics import RunStatistics
+from runner.trajectory.outcome import Outcome
 
 SUBMIT_AT_ONCE = 16
 SUBMIT_BYTES_AT_ONCE = 8 << 20

@@ -9,11 +9,11 @@ from runner.errors import ConfigError
 from runner.event_sink import EventSink
 from runner.factory import build_model
 from runner.gate import Gate
-from runner.lease import Sandboxes
 from runner.models import ModelClient
-from runner.rollout import RolloutSettings
-from runner.scheduler import SchedulerSettings
-from runner.tracing import Tracer
+from runner.scheduling.scheduler import SchedulerSettings
+from runner.telemetry.tracing import Tracer
+from runner.trajectory.lease import Sandboxes
+from runner.trajectory.rollout import RolloutSettings
 from sandbox_pool import Pool
 
 

@@ -12,7 +12,7 @@ from runner.config import RunConfig
 from runner.endpoint_table import EngineEndpoint
 from runner.protocols import Protocol
 from runner.recorder import RunIdentity
-from runner.statistics import FinishedAttempt, RunStatistics
+from runner.telemetry.statistics import FinishedAttempt, RunStatistics
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import os
 from contextlib import AbstractAsyncContextManager
 
 from bench_data import Benchmark
-from runner.attempt import OnFinished
 from runner.cluster.crew import Crew
 from runner.cluster.job import environment_of, grace_s
 from runner.cluster.messages import Setup
@@ -18,6 +17,7 @@ from runner.gate import Gate
 from runner.journal import Journal
 from runner.protocols import Protocol
 from runner.recorder import RunIdentity
+from runner.scheduling.attempt import OnFinished
 
 
 def crew_of(

@@ -32,7 +32,7 @@ from runner.cluster.outbox import Outbox
 from runner.errors import JournalError
 from runner.journal import ARTIFACTS, INFLIGHT, TurnLog
 from runner.records import Owner, StopReason
-from runner.statistics import FinishedAttempt
+from runner.telemetry.statistics import FinishedAttempt
 
 PART_BYTES = 1 << 20
 

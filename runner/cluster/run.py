@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from runner.attempt import OnFinished
 from runner.cluster.coordinator import Coordinator
 from runner.cluster.crew import Crew, Member
 from runner.cluster.desk import Desk
@@ -26,10 +25,11 @@ from runner.endpoint_table import EngineEndpoint
 from runner.errors import DiskFull, JournalError
 from runner.gate import Gate
 from runner.journal import Journal
-from runner.limits import run_limit_reached
 from runner.plan import Attempt
 from runner.recorder import RunIdentity
-from runner.statistics import RunStatistics
+from runner.scheduling.attempt import OnFinished
+from runner.telemetry.statistics import RunStatistics
+from runner.trajectory.limits import run_limit_reached
 
 KEEP_INTERVAL_S = 0.2
 HIRE_INTERVAL_S = 2.0

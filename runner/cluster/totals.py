@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from runner.statistics import EndpointStatistics, RunStatistics, SandboxStatistics
+from runner.telemetry.statistics import EndpointStatistics, RunStatistics, SandboxStatistics
 
 COUNTED = ("n_turns", "n_prompt_tokens", "n_completion_tokens", "n_resumed", "n_restarted")
 """What stays counted when a worker is gone."""

@@ -41,8 +41,8 @@ from runner.errors import RunnerError, first_error
 from runner.event_sink import EventSink
 from runner.models import CachingClient, ModelClient, OpenAIClient
 from runner.plan import Attempt
-from runner.scheduler import Scheduler
-from runner.tracing import build_tracer
+from runner.scheduling.scheduler import Scheduler
+from runner.telemetry.tracing import build_tracer
 from sandbox_pool import Pool, SandboxError, SandboxPool
 from sandbox_pool.pool import PoolStatistics
 

@@ -15,7 +15,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from runner.artifacts import write_synced
 from runner.errors import RunnerError, write_error
 from runner.journal import (
     read_config,
@@ -27,6 +26,7 @@ from runner.journal import (
 )
 from runner.notebook import Pictures, no_picture, notebook_json
 from runner.show import recorded_lines, run_lines, trajectory_lines, visible
+from runner.trajectory.artifacts import write_synced
 
 Row = Mapping[str, Any]
 

@@ -3,6 +3,7 @@
 from runner.config import ModelConfig
 from runner.models.base import Completion, ModelClient, ModelRequest
 from runner.models.cache import CachingClient
+from runner.models.conversation import Conversation
 from runner.models.openai import OpenAIClient
 from runner.models.replay import ReplayClient
 from runner.models.scripted import NopClient, ScriptedClient
@@ -10,6 +11,7 @@ from runner.models.scripted import NopClient, ScriptedClient
 __all__ = [
     "CachingClient",
     "Completion",
+    "Conversation",
     "ModelClient",
     "ModelConfig",
     "ModelRequest",

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bench_data import Sample
-from runner.conversation import Conversation
+from runner.models.conversation import Conversation
 from runner.records import Usage, attempt_id
-from runner.statistics import EndpointStatistics
+from runner.telemetry.statistics import EndpointStatistics
 
 
 class CallClock(Protocol):

@@ -24,7 +24,7 @@ from runner.errors import ConfigError
 from runner.models.base import Completion, ModelRequest
 from runner.models.openai import OpenAIClient
 from runner.records import Usage
-from runner.statistics import EndpointStatistics
+from runner.telemetry.statistics import EndpointStatistics
 
 
 class CachingClient:

@@ -17,7 +17,7 @@ from runner.gate import Gate
 from runner.models.base import CallClock
 from runner.models.call_time import CallTime
 from runner.models.engine_metrics import parse_engine_load
-from runner.statistics import EndpointStatistics
+from runner.telemetry.statistics import EndpointStatistics
 
 SMOOTHING = 0.1
 CONNECT_TIMEOUT_S = 10.0

@@ -33,7 +33,7 @@ from runner.models.transport import Call, Transport
 from runner.models.window import ReplyTooLong, Window
 from runner.models.wire import BadAnswer
 from runner.routing import Router
-from runner.statistics import EndpointStatistics
+from runner.telemetry.statistics import EndpointStatistics
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from runner.errors import ConfigError, JournalError, ReplayEnded
 from runner.journal import read_recorded
 from runner.models.base import Completion, ModelRequest
 from runner.records import attempt_id
-from runner.statistics import EndpointStatistics
+from runner.telemetry.statistics import EndpointStatistics
 
 
 class ReplayClient:

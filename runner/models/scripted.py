@@ -10,7 +10,7 @@ from bench_data import Sample, Solution
 from runner.errors import ConfigError
 from runner.models.base import Completion, ModelRequest
 from runner.protocols import Protocol
-from runner.statistics import EndpointStatistics
+from runner.telemetry.statistics import EndpointStatistics
 
 
 class ScriptedClient:

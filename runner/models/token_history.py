@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runner.conversation import Conversation, Message
+from runner.models.conversation import Conversation, Message
 from runner.models.token_wire import TokenReply, joined
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.statistics import Phase, RunStatistics
+from runner.telemetry.statistics import Phase, RunStatistics
 
 PHASE_WORDS = {
     Phase.QUEUED: "queued",

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.progress.line import PHASE_WORDS, duration, n_ended, printable, rate_per_s, remaining
-from runner.statistics import EndpointStatistics, FinishedAttempt, RunStatistics
+from runner.telemetry.statistics import EndpointStatistics, FinishedAttempt, RunStatistics
 
 BAR_WIDTH = 30
 N_RECENT = 6

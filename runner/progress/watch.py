@@ -13,7 +13,7 @@ from rich.live import Live
 from runner.encoding import encode
 from runner.progress.line import status_line
 from runner.progress.view import live_view
-from runner.statistics import RunStatistics
+from runner.telemetry.statistics import RunStatistics
 
 LIVE_INTERVAL_S = 0.25
 PLAIN_INTERVAL_S = 10.0

@@ -10,9 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from bench_data import Sample
-from runner.conversation import Conversation
 from runner.errors import ConfigError, ContextOverflow, ModelRefused
-from runner.models import CachingClient, ModelClient, ModelConfig, ModelRequest, OpenAIClient
+from runner.models import (
+    CachingClient,
+    Conversation,
+    ModelClient,
+    ModelConfig,
+    ModelRequest,
+    OpenAIClient,
+)
 from runner.records import attempt_id
 from scoring.judge.question import MESSAGE_CHARS, Pair, Recorded, judge_messages, shorten
 from scoring.judge.verdicts import JudgedTask, Problem, Verdict, VerdictError, combine, parse_verdict

@@ -13,8 +13,8 @@ import aiohttp
 import orjson
 
 from runner.config import AdmissionConfig, ModelConfig
-from runner.conversation import Conversation
 from runner.models import ModelRequest, OpenAIClient
+from runner.models.conversation import Conversation
 from runner.models.engine_metrics import parse_engine_load
 from tests.runner.factories import sample
 

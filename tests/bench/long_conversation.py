@@ -30,7 +30,7 @@ N_EDGE = 10
 
 def encode_us(n_turns: int, n_bytes: int) -> dict[str, list[float]]:
     """Return microseconds per turn that encoding takes, ours and naive."""
-    from runner.conversation import Conversation
+    from runner.models.conversation import Conversation
 
     text = "print('x')\n" * (n_bytes // n_turns // 2 // 11)
     conversation, naive = (

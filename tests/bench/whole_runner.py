@@ -14,17 +14,17 @@ from bench_data import Sample
 from runner.config import AdmissionConfig, Limits, ModelConfig
 from runner.gate import Gate
 from runner.journal import Journal
-from runner.lease import Sandboxes
-from runner.meter import RunMeter
-from runner.metrics import MetricsServer
 from runner.models import OpenAIClient
 from runner.plan import Attempt
 from runner.progress import watch
 from runner.protocols import Fenced
 from runner.recorder import RunIdentity
-from runner.rollout import RolloutSettings
-from runner.scheduler import Scheduler, SchedulerSettings
-from runner.statistics import RunStatistics
+from runner.scheduling.scheduler import Scheduler, SchedulerSettings
+from runner.telemetry.meter import RunMeter
+from runner.telemetry.metrics import MetricsServer
+from runner.telemetry.statistics import RunStatistics
+from runner.trajectory.lease import Sandboxes
+from runner.trajectory.rollout import RolloutSettings
 from sandbox_pool import DEFAULT_SPEC, FakeSandbox, Observation, Pool, SandboxSpec, Status, Stream
 
 CELL_OUTPUT = "1\n"

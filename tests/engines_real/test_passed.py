@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from runner.conversation import Conversation
 from runner.engines import open_engines
 from runner.errors import AllEnginesLost
 from runner.models import Completion, ModelRequest
+from runner.models.conversation import Conversation
 from tests.bench.conversations import client
 from tests.engines_real.conftest import ADAPTER, NOTE
 from tests.engines_real.hosted import vllm_config

@@ -46,7 +46,7 @@ def failing_sandboxes(seed: int) -> FakePool:
 
 @pytest.fixture(name="no_backoff", autouse=True)
 def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.attempt.FIRST_RETRY_S", 0.001)
+    monkeypatch.setattr("runner.scheduling.attempt.FIRST_RETRY_S", 0.001)
 
 
 async def drive(tmp_path: Path, urls: list[str], n: int, pool: FakePool, **limits: Any) -> Any:

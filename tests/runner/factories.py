@@ -10,15 +10,15 @@ from runner.config import BreakerConfig, Limits, Prices, ResumeConfig, RunLimits
 from runner.encoding import encode_line
 from runner.gate import Gate
 from runner.journal import Journal
-from runner.lease import ArtifactsFolder, Sandboxes
-from runner.meter import RunMeter
 from runner.models import Completion, ModelClient, ModelRequest
 from runner.protocols import Fenced, Protocol
 from runner.recorder import RunIdentity
 from runner.records import SCHEMA_VERSION, Owner, StopReason, Timings, Trajectory, Turn, Usage
-from runner.rollout import Rollout, RolloutSettings
-from runner.scheduler import Scheduler, SchedulerSettings
-from runner.statistics import EndpointStatistics
+from runner.scheduling.scheduler import Scheduler, SchedulerSettings
+from runner.telemetry.meter import RunMeter
+from runner.telemetry.statistics import EndpointStatistics
+from runner.trajectory.lease import ArtifactsFolder, Sandboxes
+from runner.trajectory.rollout import Rollout, RolloutSettings
 from sandbox_pool import FakePool, Pool
 
 

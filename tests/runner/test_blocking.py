@@ -34,7 +34,7 @@ def test_running_trajectories_never_blocks(tmp_path: Path) -> None:
                     function.can_block_in("sandbox_pool/process.py", {"spawn"})
                     # Microseconds in the page cache; a thread would cost more.
                     function.can_block_in("runner/journal/inflight.py", {"append", "remove"})
-                    function.can_block_in("runner/attempt.py", {"has_folder"})
+                    function.can_block_in("runner/scheduling/attempt.py", {"has_folder"})
                     function.can_block_in("runner/journal/writer.py", {"event"})
                 await run.run(attempts(Samples.of(samples), 1, frozenset()))
 

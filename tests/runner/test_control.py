@@ -18,7 +18,7 @@ from runner.commands.ctl import main, status_lines
 from runner.control import POINTER, ControlServer, answer, ask, make_socket_folder
 from runner.errors import RunnerError
 from runner.records import Owner, StopReason
-from runner.statistics import EndpointStatistics, Phase, RunStatistics, SandboxStatistics
+from runner.telemetry.statistics import EndpointStatistics, Phase, RunStatistics, SandboxStatistics
 
 STATISTICS = RunStatistics(
     n_total=10, n_finished=4, n_in_flight=3, concurrency=8, max_trajectories=6, phases={Phase.MODEL: 3},

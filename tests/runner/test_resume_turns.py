@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from bench_data import Samples
-from runner.divergence import first_difference
 from runner.errors import JournalError, ModelUnavailable
 from runner.journal import Journal, read_events, read_failures, read_inflight, read_trajectories
 from runner.models import Completion, ModelRequest
 from runner.plan import attempts
+from runner.trajectory.divergence import first_difference
 from sandbox_pool import Display, FakePool, Observation, SandboxError, Status, Stream
 from tests.runner.factories import FakeModel, rollout_settings, sample, scheduler
 
@@ -24,7 +24,7 @@ N_CELLS = 3
 
 @pytest.fixture(name="no_backoff", autouse=True)
 def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.attempt.FIRST_RETRY_S", 0.0)
+    monkeypatch.setattr("runner.scheduling.attempt.FIRST_RETRY_S", 0.0)
 
 
 class Model(FakeModel):
@@ -239,7 +239,7 @@ async def test_long_outputs_are_compared_off_the_loop(
         threads.append(threading.current_thread())
         return first_difference(recorded, now)
 
-    monkeypatch.setattr("runner.recovery.first_difference", compare)
+    monkeypatch.setattr("runner.trajectory.recovery.first_difference", compare)
     long = Observation(Status.OK, (Stream("stdout", "x" * n_chars),), n_output_bytes=n_chars)
     await run(tmp_path, Model(1), pool(lambda code: long))
     assert [thread is threading.main_thread() for thread in threads] == [is_on_loop]

@@ -15,14 +15,14 @@ from runner.journal import Journal, read_events, read_failures, read_inflight, r
 from runner.models import Completion, ModelRequest
 from runner.plan import attempts
 from runner.records import Usage
-from runner.statistics import Phase
+from runner.telemetry.statistics import Phase
 from sandbox_pool import FakePool
 from tests.runner.factories import FakeModel, rollout_settings, sample, scheduler
 
 
 @pytest.fixture(name="no_backoff", autouse=True)
 def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.attempt.FIRST_RETRY_S", 0.0)
+    monkeypatch.setattr("runner.scheduling.attempt.FIRST_RETRY_S", 0.0)
 
 
 class Model(FakeModel):
@@ -123,8 +123,8 @@ async def test_limit_of_a_run_drains_it(tmp_path: Path, limits: dict[str, Any], 
 
 async def test_breaker_pauses_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While everything fails, attempts wait instead of using up their tries; afterwards all end well."""
-    monkeypatch.setattr("runner.turnstile.PROBE_INTERVAL_S", 0.01)
-    monkeypatch.setattr("runner.breaker.FIRST_PROBE_S", 0.02)
+    monkeypatch.setattr("runner.scheduling.turnstile.PROBE_INTERVAL_S", 0.01)
+    monkeypatch.setattr("runner.scheduling.breaker.FIRST_PROBE_S", 0.02)
     model = Model()
     model.failing = "connection to 127.0.0.1:1234 refused"
     with Journal(tmp_path) as journal:
@@ -149,7 +149,7 @@ async def test_breaker_pauses_and_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
 
 async def test_breaker_ends_a_hopeless_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After max_pause_s the run stops cleanly; what had not ended is left for a resume."""
-    monkeypatch.setattr("runner.turnstile.PROBE_INTERVAL_S", 0.01)
+    monkeypatch.setattr("runner.scheduling.turnstile.PROBE_INTERVAL_S", 0.01)
     model = Model()
     model.failing = "down"
     with Journal(tmp_path) as journal:
@@ -165,7 +165,7 @@ async def test_breaker_ends_a_hopeless_run(tmp_path: Path, monkeypatch: pytest.M
 
 async def test_nothing_probes_after_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that is cancelled while it pauses leaves no timer behind, whose journal is closed."""
-    monkeypatch.setattr("runner.turnstile.PROBE_INTERVAL_S", 0.01)
+    monkeypatch.setattr("runner.scheduling.turnstile.PROBE_INTERVAL_S", 0.01)
     model = Model()
     model.failing = "down"
     with Journal(tmp_path) as journal:

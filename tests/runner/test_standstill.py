@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from runner.admission import EngineLoad, Standstill, standstill
 from runner.config import AdmissionConfig, ModelConfig
-from runner.conversation import Conversation
 from runner.endpoint_table import EngineEndpoint, EngineState
 from runner.models import ModelRequest, OpenAIClient
 from runner.models.base import NoClock
 from runner.models.call_time import CallTime
+from runner.models.conversation import Conversation
 from runner.records import Owner, StopReason
 from tests.runner.factories import rollout, rollout_settings, sample
 from tests.stub_server import StubServer, completion

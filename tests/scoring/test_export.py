@@ -14,9 +14,9 @@ import pytest
 
 from bench_data import Sample
 from bench_data.pybench import UPLOAD_NOTE
-from runner.conversation import opening_messages
 from runner.encoding import encode_line
 from runner.journal import Journal, read_recorded, read_trajectories
+from runner.models.conversation import opening_messages
 from runner.records import Owner, StopReason, Turn
 from scoring.errors import RunDirError
 from scoring.export import main, pybench_line, pybench_lines

@@ -13,7 +13,7 @@ from runner.cluster.messages import Begun, Ended, Recorded
 from runner.journal import Journal, read_failures
 from runner.plan import Attempt
 from runner.records import Owner, StopReason
-from runner.statistics import FinishedAttempt
+from runner.telemetry.statistics import FinishedAttempt
 from tests.runner.factories import IDENTITY, sample
 
 NAME = "s0@1"

@@ -26,7 +26,7 @@ from runner.errors import JournalError
 from runner.journal import Journal, read_inflight, read_trajectories
 from runner.plan import Attempt
 from runner.records import Owner, StopReason
-from runner.statistics import FinishedAttempt
+from runner.telemetry.statistics import FinishedAttempt
 from tests.runner.factories import sample, trajectory
 
 FOLDER = "artifacts/s0/1"

@@ -19,7 +19,7 @@ from aiohttp import web
 from runner.__main__ import main
 from runner.batch import RunSummary
 from runner.commands.run import report_code
-from runner.statistics import RunStatistics
+from runner.telemetry.statistics import RunStatistics
 from tests.processes import clean_environment, run_module
 from tests.stub_server import StubServer, completion, refusal
 

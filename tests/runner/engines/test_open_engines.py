@@ -10,10 +10,10 @@ import aiohttp
 import pytest
 
 from runner.config import RunConfig, check_config
-from runner.conversation import Conversation
 from runner.engines import open_engines, plan_engines
 from runner.errors import AllEnginesLost, ConfigError
 from runner.models import ModelRequest, OpenAIClient
+from runner.models.conversation import Conversation
 from tests.fake_engine import COMMAND, ENVIRONMENT, write_model
 from tests.fake_engine_core import render, reply_to
 from tests.processes import wait_until_gone

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from runner.config import ModelConfig
-from runner.conversation import Conversation
 from runner.errors import ConfigError
 from runner.models import CachingClient, ModelRequest, OpenAIClient
+from runner.models.conversation import Conversation
 from tests.runner.factories import sample
 from tests.runner.models.test_openai import Clock
 from tests.stub_server import StubServer

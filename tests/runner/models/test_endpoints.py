@@ -12,9 +12,9 @@ import pytest
 from aiohttp import web
 
 from runner.config import AdmissionConfig, ModelConfig
-from runner.conversation import Conversation
 from runner.errors import ConfigError, ModelUnavailable
 from runner.models import ModelRequest, OpenAIClient
+from runner.models.conversation import Conversation
 from runner.protocols import ToolCall
 from tests.runner.factories import sample
 from tests.stub_server import StubServer, completion, refusal

@@ -11,10 +11,10 @@ import pytest
 from aiohttp import web
 
 from runner.config import AdmissionConfig, ModelConfig
-from runner.conversation import Conversation
 from runner.endpoint_table import EngineEndpoint, EngineState
 from runner.errors import ModelRefused, ModelUnavailable
 from runner.models import ModelRequest, OpenAIClient
+from runner.models.conversation import Conversation
 from tests.runner.factories import sample
 from tests.stub_server import StubServer, completion
 

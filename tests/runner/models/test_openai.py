@@ -16,9 +16,9 @@ import pytest
 from aiohttp import web
 
 from runner.config import ModelConfig
-from runner.conversation import Conversation
 from runner.errors import ConfigError, ContextOverflow, ModelRefused, ModelUnavailable
 from runner.models import ModelRequest, OpenAIClient
+from runner.models.conversation import Conversation
 from runner.models.retrying import retry_after_s
 from tests.runner.factories import sample
 from tests.stub_server import StubServer, completion, refusal

@@ -7,9 +7,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from runner.conversation import Conversation
 from runner.errors import ConfigError, ReplayEnded
 from runner.models import ModelRequest, ReplayClient
+from runner.models.conversation import Conversation
 from runner.records import Turn
 from tests.runner.factories import sample, trajectory
 

@@ -8,8 +8,8 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.conversation import Conversation
 from runner.models import Completion
+from runner.models.conversation import Conversation
 from runner.models.token_history import TokenIds, Told, told, why_rendered
 from runner.models.token_wire import TokenReply
 

@@ -13,9 +13,9 @@ import pytest
 from aiohttp import web
 
 from runner.config import ModelConfig
-from runner.conversation import Conversation
 from runner.errors import ConfigError, ContextOverflow, ModelUnavailable
 from runner.models import CachingClient, ModelClient, ModelRequest, OpenAIClient
+from runner.models.conversation import Conversation
 from runner.models.engine_metrics import parse_engine_load
 from tests.fake_engine import FakeEngine, parse
 from tests.fake_engine_core import detokenize, render, tokenize

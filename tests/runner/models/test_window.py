@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.config import ModelConfig
-from runner.conversation import Conversation
 from runner.errors import ContextOverflow
 from runner.models import Completion, ModelRequest, OpenAIClient
+from runner.models.conversation import Conversation
 from runner.models.window import MARGIN_TOKENS, MIN_REPLY_TOKENS, Window, shorter_reply
 from runner.models.wire import counts_reply
 from runner.records import Usage

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runner.progress import duration, status_line
-from runner.statistics import Phase, RunStatistics
+from runner.telemetry.statistics import Phase, RunStatistics
 
 
 def test_status_line() -> None:

@@ -13,7 +13,13 @@ from rich.console import Console
 from runner.progress import Mode, watch
 from runner.progress.view import live_view
 from runner.records import Owner, StopReason
-from runner.statistics import EndpointStatistics, FinishedAttempt, Phase, RunStatistics, SandboxStatistics
+from runner.telemetry.statistics import (
+    EndpointStatistics,
+    FinishedAttempt,
+    Phase,
+    RunStatistics,
+    SandboxStatistics,
+)
 
 FULL = RunStatistics(
     n_total=1000,

@@ -166,13 +166,13 @@ for top, folders, names in os.walk('@WALK@'):
             if (name, os.lstat(path).st_size) in ours and hashlib.sha256(open(path, 'rb').read()).hexdigest() == ours[name, os.lstat(path).st_size]: print(path)
         except OSError: pass
 """,
-        process=ok("(.*/runner/rollout.py\n.*)?"),
+        process=ok("(.*/runner/trajectory/rollout.py\n.*)?"),
         kernel="lean",  # a walk takes seconds, and finds the same in both
     ),
     _reach(
         "no-module-of-ours",
         r"""
-for name in ('runner', 'runner.rollout', 'scoring', 'bench_data', 'bench_data.quickstart', 'sandbox_pool', 'sandbox_pool.pool', 'sandbox_pool.inside', 'tests'):
+for name in ('runner', 'runner.trajectory.rollout', 'scoring', 'bench_data', 'bench_data.quickstart', 'sandbox_pool', 'sandbox_pool.pool', 'sandbox_pool.inside', 'tests'):
     attempt(name, lambda: __import__(name).__file__.lower())
 for name, module in sorted(sys.modules.items()):
     if name.split('.')[0] in ('runner', 'scoring', 'bench_data', 'sandbox_pool') and getattr(module, '__file__', None): print('there is', name)

@@ -8,7 +8,7 @@ from typing import Any
 
 from runner.admission import SandboxAdmission
 from runner.gate import Gate
-from runner.host_pressure import read_host_pressure
+from runner.scheduling.host_pressure import read_host_pressure
 
 
 async def adapt_sandboxes(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from runner.breaker import Breaker
 from runner.config import BreakerConfig
-from runner.turnstile import Turnstile
+from runner.scheduling.breaker import Breaker
+from runner.scheduling.turnstile import Turnstile
 
 
 def breaker(**settings: Any) -> Breaker:
@@ -56,8 +56,8 @@ def test_probes_and_the_end_of_hope() -> None:
 
 async def test_turnstile_lets_probes_through_and_opens(monkeypatch: Any) -> None:
     """While it is failing, tries wait; a probe passes alone; its success lets all pass, in order."""
-    monkeypatch.setattr("runner.turnstile.PROBE_INTERVAL_S", 0.01)
-    monkeypatch.setattr("runner.breaker.FIRST_PROBE_S", 0.05)
+    monkeypatch.setattr("runner.scheduling.turnstile.PROBE_INTERVAL_S", 0.01)
+    monkeypatch.setattr("runner.scheduling.breaker.FIRST_PROBE_S", 0.05)
     events: list[str] = []
     gate = Turnstile(breaker(), lambda name, **details: events.append(name), events.append)
     for _ in range(5):
@@ -86,7 +86,7 @@ async def test_turnstile_lets_probes_through_and_opens(monkeypatch: Any) -> None
 
 async def test_turnstile_gives_up(monkeypatch: Any) -> None:
     """When the pause has lasted too long the run is told to end, with the reason."""
-    monkeypatch.setattr("runner.turnstile.PROBE_INTERVAL_S", 0.01)
+    monkeypatch.setattr("runner.scheduling.turnstile.PROBE_INTERVAL_S", 0.01)
     ended: asyncio.Queue[str] = asyncio.Queue()
     gate = Turnstile(breaker(max_pause_s=0.03), lambda name, **details: None, ended.put_nowait)
     for _ in range(5):
@@ -113,7 +113,7 @@ async def test_pause_by_a_person() -> None:
 
 async def test_pause_by_a_person_is_no_failing(monkeypatch: Any) -> None:
     """While a person holds the run nothing can go better, and that is not held against it."""
-    monkeypatch.setattr("runner.turnstile.PROBE_INTERVAL_S", 0.01)
+    monkeypatch.setattr("runner.scheduling.turnstile.PROBE_INTERVAL_S", 0.01)
     ended: asyncio.Queue[str] = asyncio.Queue()
     gate = Turnstile(breaker(max_pause_s=0.3), lambda name, **details: None, ended.put_nowait)
     for _ in range(5):

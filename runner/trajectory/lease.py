@@ -16,9 +16,9 @@ from types import TracebackType
 from typing import Self
 
 from bench_data import Sample, SampleFile
-from runner.artifacts import writing
 from runner.gate import Gate
 from runner.records import ArtifactRecord
+from runner.trajectory.artifacts import writing
 from sandbox_pool import (
     CollectedFile,
     Observation,

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from runner.limits import Budget
-from runner.meter import AttemptPhase
-from runner.statistics import Phase
+from runner.telemetry.meter import AttemptPhase
+from runner.telemetry.statistics import Phase
+from runner.trajectory.limits import Budget
 
 
 class CallTimer:

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.conversation import merge_user_messages, opening_messages
+from runner.models.conversation import merge_user_messages, opening_messages
 from tests.runner.factories import sample
 
 TWO = ({"role": "user", "content": "files"}, {"role": "user", "content": "task"})

@@ -6,11 +6,11 @@ import pytest
 
 from bench_data import Sample
 from runner.config import Limits
-from runner.conversation import Conversation
-from runner.endings import Ending, ending_of_model_error, ending_of_sandbox_error, ending_of_time
 from runner.errors import ContextOverflow, ModelError, ModelRefused, ModelUnavailable, ReplayEnded
-from runner.outcome import Outcome
+from runner.models.conversation import Conversation
 from runner.records import Owner, StopReason, Timings
+from runner.trajectory.endings import Ending, ending_of_model_error, ending_of_sandbox_error, ending_of_time
+from runner.trajectory.outcome import Outcome
 from sandbox_pool import SandboxError, SandboxSetupError, SandboxStartError
 
 SAMPLE = Sample("s1", ({"role": "user", "content": "x"},))

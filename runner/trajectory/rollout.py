@@ -15,23 +15,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench_data import Sample
-from runner.call_timer import CallTimer
 from runner.config import Limits, Prices, ResumeConfig, RunConfig
-from runner.conversation import Conversation, opening_messages
-from runner.endings import ending_of_model_error, ending_of_sandbox_error, ending_of_time
 from runner.errors import ModelError
 from runner.journal import TurnLog
-from runner.lease import ArtifactsFolder, Lease, Sandboxes
-from runner.limits import Budget
-from runner.meter import AttemptPhase, RunMeter
 from runner.models import Completion, ModelClient, ModelRequest
-from runner.outcome import Outcome
+from runner.models.conversation import Conversation, opening_messages
 from runner.protocols import Action, Malformed, Protocol, Reply
 from runner.records import StopReason, Turn, TurnTimings, Usage
-from runner.recovery import RecordedTurn, execute_again
-from runner.statistics import Phase
-from runner.tracing import NoTracer, Tracer
-from runner.turn_writer import TurnWriter, note_action
+from runner.telemetry.meter import AttemptPhase, RunMeter
+from runner.telemetry.statistics import Phase
+from runner.telemetry.tracing import NoTracer, Tracer
+from runner.trajectory.call_timer import CallTimer
+from runner.trajectory.endings import ending_of_model_error, ending_of_sandbox_error, ending_of_time
+from runner.trajectory.lease import ArtifactsFolder, Lease, Sandboxes
+from runner.trajectory.limits import Budget
+from runner.trajectory.outcome import Outcome
+from runner.trajectory.recovery import RecordedTurn, execute_again
+from runner.trajectory.turn_writer import TurnWriter, note_action
 from sandbox_pool import SandboxError, SandboxSetupError, UnsupportedHost
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from runner.artifacts import has_pictures, observation_record, writing
 from runner.encoding import encode
 from runner.errors import JournalError
 from runner.journal import TurnLog
-from runner.lease import ArtifactsFolder
-from runner.outcome import Outcome
 from runner.protocols import Action
 from runner.records import FurtherAction, Turn
+from runner.trajectory.artifacts import has_pictures, observation_record, writing
+from runner.trajectory.lease import ArtifactsFolder
+from runner.trajectory.outcome import Outcome
 from sandbox_pool import Observation
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.divergence import first_difference
+from runner.trajectory.divergence import first_difference
 
 
 def stream(text: str, name: str = "stdout") -> dict[str, Any]:

@@ -8,10 +8,10 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from runner import metrics
 from runner.errors import ConfigError
-from runner.metrics import MetricsServer
-from runner.statistics import RunStatistics
+from runner.telemetry import metrics
+from runner.telemetry.metrics import MetricsServer
+from runner.telemetry.statistics import RunStatistics
 from tests.runner.progress.test_watch import FULL
 
 

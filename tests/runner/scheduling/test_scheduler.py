@@ -12,10 +12,10 @@ import pytest
 from bench_data import Samples
 from runner.errors import JournalError, ModelUnavailable
 from runner.journal import Journal, read_failures, read_trajectories
-from runner.meter import in_one_line
 from runner.models import Completion, ModelRequest
 from runner.plan import attempt_seed, attempts
-from runner.scheduler import Scheduler
+from runner.scheduling.scheduler import Scheduler
+from runner.telemetry.meter import in_one_line
 from sandbox_pool import FakePool, SandboxError, SandboxSetupError, SandboxStartError
 from tests.runner import factories
 from tests.runner.factories import IDENTITY, FakeModel, rollout_settings, sample
@@ -56,7 +56,7 @@ def plan(n: int, epochs: int = 1) -> Any:
 
 @pytest.fixture(name="no_backoff", autouse=True)
 def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.attempt.FIRST_RETRY_S", 0.0)
+    monkeypatch.setattr("runner.scheduling.attempt.FIRST_RETRY_S", 0.0)
 
 
 async def test_every_attempt_has_one_line(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ async def test_drain_cancels_after_grace(tmp_path: Path, n_signals: int) -> None
 
 async def test_drain_between_two_tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An attempt that is cancelled while it waits for its next try is recorded with the tries before."""
-    monkeypatch.setattr("runner.attempt.FIRST_RETRY_S", 3600.0)
+    monkeypatch.setattr("runner.scheduling.attempt.FIRST_RETRY_S", 3600.0)
 
     def down(request: ModelRequest) -> str:
         raise ModelUnavailable("down\nall\nnight")

@@ -14,20 +14,20 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from runner.admission import SandboxAdmission
-from runner.attempt import AttemptRunner, OnFinished
-from runner.breaker import Breaker
 from runner.config import AdmissionConfig, BreakerConfig, RunLimits
 from runner.errors import DiskFull, JournalError
 from runner.gate import Gate
 from runner.journal import AttemptJournal
-from runner.limits import run_limit_reached
-from runner.loop_lag import LoopLag
 from runner.plan import Attempt
 from runner.recorder import RunIdentity
-from runner.rollout import RolloutSettings
-from runner.sandbox_limit import adapt_sandboxes
-from runner.statistics import RunStatistics, SandboxStatistics
-from runner.turnstile import Turnstile
+from runner.scheduling.attempt import AttemptRunner, OnFinished
+from runner.scheduling.breaker import Breaker
+from runner.scheduling.sandbox_limit import adapt_sandboxes
+from runner.scheduling.turnstile import Turnstile
+from runner.telemetry.loop_lag import LoopLag
+from runner.telemetry.statistics import RunStatistics, SandboxStatistics
+from runner.trajectory.limits import run_limit_reached
+from runner.trajectory.rollout import RolloutSettings
 from sandbox_pool.config import n_cores
 
 KEEP_INTERVAL_S = 0.1

@@ -36,7 +36,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from runner.errors import ConfigError
-from runner.statistics import EndpointStatistics, RunStatistics
+from runner.telemetry.statistics import EndpointStatistics, RunStatistics
 
 HOST = "127.0.0.1"
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from runner.breaker import Breaker
+from runner.scheduling.breaker import Breaker
 
 PROBE_INTERVAL_S = 0.5
 

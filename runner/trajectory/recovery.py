@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.artifacts import observation_record
 from runner.config import ResumeConfig
-from runner.conversation import Message
-from runner.divergence import first_difference
 from runner.journal import Unfinished
-from runner.lease import Lease
+from runner.models.conversation import Message
 from runner.records import ArtifactRecord, FurtherAction, Turn, TurnTimings, Usage
+from runner.trajectory.artifacts import observation_record
+from runner.trajectory.divergence import first_difference
+from runner.trajectory.lease import Lease
 
 MAX_COMPARED_BYTES = 64 * 1024
 """Of output, on the event loop; more would hold it for longer than a thread costs."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from runner.config import Limits
-from runner.limits import Budget
 from runner.records import StopReason, Usage
+from runner.trajectory.limits import Budget
 
 
 class Clock:

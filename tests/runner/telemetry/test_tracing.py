@@ -14,7 +14,7 @@ from runner.journal import Journal
 from runner.models import Completion, ModelRequest
 from runner.plan import attempts
 from runner.records import Usage
-from runner.tracing import NoTracer, OtelTracer, build_tracer
+from runner.telemetry.tracing import NoTracer, OtelTracer, build_tracer
 from sandbox_pool import FakePool
 from tests.runner.factories import FakeModel, rollout_settings, sample, scheduler
 

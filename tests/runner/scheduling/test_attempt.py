@@ -10,21 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from runner.attempt import AttemptRunner
-from runner.breaker import Breaker
 from runner.config import BreakerConfig
 from runner.errors import ModelUnavailable
 from runner.journal import Journal, read_failures, read_trajectories
 from runner.models import Completion, ModelRequest
 from runner.plan import Attempt
 from runner.records import Trajectory
-from runner.turnstile import Turnstile
+from runner.scheduling.attempt import AttemptRunner
+from runner.scheduling.breaker import Breaker
+from runner.scheduling.turnstile import Turnstile
 from tests.runner.factories import IDENTITY, FakeModel, rollout_settings, sample, scheduler
 
 
 @pytest.fixture(name="no_backoff", autouse=True)
 def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.attempt.FIRST_RETRY_S", 0.0)
+    monkeypatch.setattr("runner.scheduling.attempt.FIRST_RETRY_S", 0.0)
 
 
 class Model(FakeModel):
@@ -102,7 +102,7 @@ async def test_cancelled_before_its_first_try(tmp_path: Path, monkeypatch: pytes
         is_emptying.set()
         time.sleep(0.1)
 
-    monkeypatch.setattr("runner.attempt.empty_artifacts", empty)
+    monkeypatch.setattr("runner.scheduling.attempt.empty_artifacts", empty)
     with Journal(tmp_path) as journal:
         journal.artifacts_dir("s", 1)[0].mkdir(parents=True)
         runner = scheduler(rollout_settings(Model(0, lambda n: None)), journal, 1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from runner.conversation import Conversation, Message
 from runner.encoding import array, encode
+from runner.models.conversation import Conversation, Message
 from runner.records import OWNER_OF, ArtifactRecord, Owner, StopReason, Timings, Turn, Usage
 
 

@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from runner.artifacts import PICTURES_FOLDER
-from runner.conversation import Conversation, opening_messages
 from runner.errors import JournalError
 from runner.journal import AttemptJournal, TurnLog, empty_artifacts
-from runner.lease import ArtifactsFolder
-from runner.meter import RunMeter, in_one_line
-from runner.outcome import Outcome
+from runner.models.conversation import Conversation, opening_messages
 from runner.plan import Attempt, attempt_seed
 from runner.recorder import AttemptHistory, Recorder, RunIdentity
 from runner.records import Owner, StopReason, Trajectory
-from runner.recovery import CannotResume, RecordedTurn, read_recorded
-from runner.rollout import Rollout, RolloutSettings
-from runner.statistics import FinishedAttempt
-from runner.turnstile import Turnstile
+from runner.scheduling.turnstile import Turnstile
+from runner.telemetry.meter import RunMeter, in_one_line
+from runner.telemetry.statistics import FinishedAttempt
+from runner.trajectory.artifacts import PICTURES_FOLDER
+from runner.trajectory.lease import ArtifactsFolder
+from runner.trajectory.outcome import Outcome
+from runner.trajectory.recovery import CannotResume, RecordedTurn, read_recorded
+from runner.trajectory.rollout import Rollout, RolloutSettings
 
 logger = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from bench_data import Sample, SampleFile
 from runner.config import Prices
 from runner.errors import ContextOverflow, ModelRefused, ModelUnavailable, ReplayEnded
 from runner.models import Completion, ModelRequest
-from runner.outcome import Outcome
 from runner.protocols import ToolCall
 from runner.records import Owner, StopReason, Usage
-from runner.rollout import RolloutSettings
+from runner.trajectory.outcome import Outcome
+from runner.trajectory.rollout import RolloutSettings
 from sandbox_pool import (
     DEFAULT_SPEC,
     Display,

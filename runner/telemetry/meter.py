@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from runner.records import Owner, StopReason, Usage
-from runner.statistics import FinishedAttempt, Phase
+from runner.telemetry.statistics import FinishedAttempt, Phase
 
 N_RECENT = 8
 RATE_WINDOW_S = 30

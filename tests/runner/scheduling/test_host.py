@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.host_pressure import read_host_pressure
-from runner.loop_lag import LoopLag
+from runner.scheduling.host_pressure import read_host_pressure
+from runner.telemetry.loop_lag import LoopLag
 from sandbox_pool.config import n_cores
 
 
