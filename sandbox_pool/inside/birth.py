@@ -5,14 +5,26 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sandbox_pool.inside import isolation, lines, syscalls, tiers
 from sandbox_pool.inside.syscalls import SetupFailed, Unsupported
 
 if TYPE_CHECKING:
-    from sandbox_pool.inside.init import Ends
     from sandbox_pool.inside.tiers import Tier
+
+EXIT_SETUP = 71
+
+
+class Ends(NamedTuple):
+    """The descriptors that came with a fork request."""
+
+    control: int
+    channel: int
+    stdout: int
+    stderr: int
+    listeners: list[int]
+    cgroups: list[int]
 
 
 def be_kernel(
@@ -40,7 +52,7 @@ def be_kernel(
         text = str(error) if is_known else f"the kernel cannot be set up: {type(error).__name__}: {error}"
         kind = "unsupported" if isinstance(error, Unsupported) else "setup"
         os.write(ends.control, lines.encode({"error": text, "kind": kind}))
-        os._exit(71)
+        os._exit(EXIT_SETUP)
     os.close(ends.control)
     os._exit(run(start, ends, interrupt))
 
@@ -70,7 +82,7 @@ def run(start: dict[str, Any], ends: Ends, interrupt: int) -> int:
     except BaseException:
         sys.__excepthook__(*sys.exc_info())
         os.write(2, b"")
-        return 71
+        return EXIT_SETUP
 
 
 def confine(settings: dict[str, Any], tier: Tier, start: dict[str, Any], guardian: int) -> None:
@@ -88,7 +100,7 @@ def confine(settings: dict[str, Any], tier: Tier, start: dict[str, Any], guardia
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of uid clears it
     if os.getppid() != guardian:
-        os._exit(71)
+        os._exit(EXIT_SETUP)
     if tier.rules is not None:
         tier.rules.restrict(start["work"], workspace_path(settings, start.get("workspace")))
     if tier.filter is not None:

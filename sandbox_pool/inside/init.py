@@ -20,24 +20,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sandbox_pool.inside import birth, isolation, killing, lines, syscalls
+from sandbox_pool.inside.birth import EXIT_SETUP, Ends
 from sandbox_pool.inside.syscalls import SetupFailed, Unsupported
 
 if TYPE_CHECKING:
     from sandbox_pool.inside.tiers import Tier
 
-EXIT_SETUP = 71
 _KILL_S = 10.0
-
-
-class Ends(NamedTuple):
-    """The descriptors that came with a fork request."""
-
-    control: int
-    channel: int
-    stdout: int
-    stderr: int
-    listeners: list[int]
-    cgroups: list[int]
 
 
 class Kernel(NamedTuple):

@@ -16,7 +16,7 @@ import socket
 import sys
 from typing import Any
 
-from sandbox_pool.inside import init, interpreter, isolation, lines, mounts, syscalls, tiers
+from sandbox_pool.inside import birth, init, interpreter, isolation, lines, mounts, syscalls, tiers
 from sandbox_pool.inside.syscalls import SetupFailed, Unsupported
 
 CONNECTION = 0
@@ -189,7 +189,7 @@ def fork(
     pid = tier.fork()
     if pid == 0:
         control, channel, stdout, stderr = descriptors[:4]
-        ends = init.Ends(
+        ends = birth.Ends(
             control, channel, stdout, stderr, descriptors[4 : 4 + n_listeners], descriptors[4 + n_listeners :]
         )
         connection.detach()
