@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from bench_data import Benchmark
-from runner.config import ModelConfig, RunConfig, Truncation
+from runner.config import ModelConfig, RunConfig, Truncation, read_options
 from runner.errors import ConfigError
 from runner.models import CachingClient, ModelClient, NopClient, OpenAIClient, ReplayClient, ScriptedClient
 from runner.models.endpoint import OnEvent
@@ -103,8 +103,8 @@ def check_transport(config: RunConfig, protocol: Protocol) -> None:
             "completions by the server; set model.transport=chat, or a protocol.kind whose actions are text: "
             f"{', '.join(name for name, kind in PROTOCOLS.items() if not kind.tools)}"
         )
-    given = [str(name).partition("=")[0].lstrip("-").replace("-", "_") for name in config.engines.args]
-    if config.model.client.startswith("vllm:") and "reasoning_parser" in given:
+    is_hosted = config.model.client.startswith("vllm:")
+    if is_hosted and "reasoning_parser" in read_options(config.engines.args):
         raise ConfigError(
             "model.transport is tokens, and engines.args has a reasoning_parser, which reads chat "
             "completions alone: what the model thinks would be in its replies; leave it out, or set "

@@ -7,7 +7,7 @@ options. No environment variable changes a setting; the API key is read from the
 
 from runner.config.admission import AdmissionConfig
 from runner.config.cluster import ClusterConfig
-from runner.config.engines import EnginesConfig
+from runner.config.engines import EnginesConfig, read_options
 from runner.config.failures import BreakerConfig, ResumeConfig
 from runner.config.limits import Limits, RunLimits
 from runner.config.model import ModelConfig, Prices
@@ -35,6 +35,7 @@ __all__ = [
     "load_config",
     "parse_setting",
     "public_config",
+    "read_options",
     "read_settings",
     "set_key",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +28,41 @@ OWN_ENGINE_ARGS = {
     "pipeline_parallel_size": "set engines.pipeline_parallel",
 }
 """Options of vLLM's server that are not for `engines.args`, and what to do instead."""
+
+OTHER_NAMES = {
+    "tp": "tensor_parallel_size",
+    "tensor_parallel": "tensor_parallel_size",
+    "pp": "pipeline_parallel_size",
+    "pipeline_parallel": "pipeline_parallel_size",
+    "dp": "data_parallel_size",
+}
+"""What vLLM takes as well for options that the runner reads: short names, and beginnings of long ones."""
+
+OPTION = re.compile(r"--?[a-zA-Z]")
+
+
+def read_options(args: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
+    """Return `engines.args` by vLLM's full names, with underscores.
+
+    Of a list, the value is the first word behind an option, as it stands there; True where there is none.
+    """
+    if isinstance(args, Mapping):
+        return {_full_name(str(key)): value for key, value in args.items()}
+    options: dict[str, Any] = {}
+    latest = ""
+    for word in args:
+        if OPTION.match(word):
+            name, has_value, value = word.partition("=")
+            latest = _full_name(name)
+            options[latest] = value if has_value else True
+        elif options.get(latest) is True:
+            options[latest] = word
+    return options
+
+
+def _full_name(name: str) -> str:
+    plain = name.lstrip("-").replace("-", "_")
+    return OTHER_NAMES.get(plain, plain)
 
 
 class EnginesConfig(ConfigModel):
@@ -80,16 +116,13 @@ class EnginesConfig(ConfigModel):
     @field_validator("args", mode="before")
     @classmethod
     def _not_ours(cls, args: Any) -> Any:
-        if isinstance(args, Mapping):
-            given = list(args)
-        elif isinstance(args, list | tuple) and all(isinstance(arg, str) for arg in args):
-            given = [arg[2:] for arg in args if arg.startswith("--")]
-        else:
+        is_list = isinstance(args, list | tuple) and all(isinstance(arg, str) for arg in args)
+        if not (is_list or isinstance(args, Mapping)):
             raise ValueError(
                 "write a mapping (max_model_len: 8192), or a list of texts (['--lora-modules', 'a=b'])"
             )
-        for name in given:
-            if instead := OWN_ENGINE_ARGS.get(str(name).partition("=")[0].replace("-", "_")):
+        for name in read_options(args):
+            if instead := OWN_ENGINE_ARGS.get(name):
                 raise ValueError(f"{name} is not passed through; {instead}")
         return args
 

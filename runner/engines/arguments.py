@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-from runner.config import EnginesConfig
+from runner.config import EnginesConfig, read_options
 
 SERVER = (sys.executable, "-m", "vllm.entrypoints.openai.api_server")
 
@@ -41,21 +40,10 @@ def server_command(config: EnginesConfig, model: str) -> tuple[str, ...]:
     if config.chat_template is not None:
         settings["chat_template"] = str(config.chat_template)
     is_mapping = isinstance(config.args, dict)
-    given = passed(config) if is_mapping else {}
+    given = read_options(config.args) if is_mapping else {}
     verbatim = () if is_mapping else tuple(config.args)
     flags = command_flags({**settings, **DEFAULT_ARGS, **given})
     return (*(config.command or SERVER), *flags, *verbatim)
-
-
-def passed(config: EnginesConfig) -> dict[str, Any]:
-    """Return what vLLM is passed, with names as the mapping has them; values of a list are not looked at."""
-    if isinstance(config.args, dict):
-        return {key.replace("-", "_"): value for key, value in config.args.items()}
-    pairs = itertools.pairwise((*config.args, ""))
-    words = (
-        f"{word} {following}".replace("=", " ", 1).split() for word, following in pairs if word[:2] == "--"
-    )
-    return {word[0][2:].replace("-", "_"): word[1] if len(word) > 1 else True for word in words}
 
 
 def command_flags(settings: Mapping[str, Any]) -> list[str]:

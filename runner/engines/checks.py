@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from runner.config import EnginesConfig
-from runner.engines.arguments import passed
+from runner.config import EnginesConfig, read_options
 from runner.errors import ConfigError
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
@@ -52,9 +51,9 @@ def check_folder(folder: Path, config: EnginesConfig) -> None:
         raise ConfigError(
             f"--model vllm:{folder}: no config.json is in it; name the folder that holds the model"
         )
-    check_weights(folder, passed(config))
+    check_weights(folder, read_options(config.args))
     check_parallelism(facts, config)
-    if not {"tokenizer", "skip_tokenizer_init", "tokenizer_mode"} & passed(config).keys():
+    if not {"tokenizer", "skip_tokenizer_init", "tokenizer_mode"} & read_options(config.args).keys():
         check_tokenizer(folder, config)
 
 

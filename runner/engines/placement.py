@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runner.config import EnginesConfig
-from runner.engines.arguments import passed
+from runner.config import EnginesConfig, read_options
 from runner.errors import ConfigError
 
 NO_GPU = (
@@ -56,7 +55,7 @@ def place(config: EnginesConfig, n_gpus: int, *, is_cpu_build: bool) -> Placemen
 
 def data_parallel(config: EnginesConfig) -> int:
     """Return over how many ranks `engines.args` has vLLM spread the requests of one engine."""
-    value = passed(config).get("data_parallel_size", 1)
+    value = read_options(config.args).get("data_parallel_size", 1)
     return int(value) if str(value).isdigit() and int(value) else 1
 
 

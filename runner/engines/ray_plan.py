@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.config import ClusterConfig, EnginesConfig, RunConfig
+from runner.config import ClusterConfig, EnginesConfig, RunConfig, read_options
 from runner.engines.actor import NodeFacts, check_node
-from runner.engines.arguments import server_environment
+from runner.engines.arguments import command_flags, server_environment
 from runner.engines.host import EngineSpec
 from runner.engines.node_placement import Room, place_on_nodes
 from runner.engines.ray_connection import RayNode, alive_nodes, connect, nodes_for_workers
@@ -16,7 +16,7 @@ from runner.engines.ray_host import RayEngineHost, Site, describe_ray_error
 from runner.errors import ConfigError
 
 CHECK_TIMEOUT_S = 120.0
-EXECUTOR = "--distributed-executor-backend"
+EXECUTOR = "distributed_executor_backend"
 LOOPBACK = "127.0.0.1"
 DEVICES = "CUDA_VISIBLE_DEVICES"
 
@@ -50,13 +50,16 @@ def plan_on_ray(config: RunConfig) -> RayPlan:
     placement = place_on_nodes(engines, rooms(nodes, config.cluster), is_cpu_build=facts.is_cpu_build)
     if placement.gpus_per_replica:
         refuse_own_gpus(engines)
-    argv = facts.argv
-    if placement.spans_nodes and EXECUTOR not in argv:
-        argv = (*argv, EXECUTOR, "ray")
+    argv = over_nodes(facts.argv) if placement.spans_nodes else facts.argv
     spec = EngineSpec(argv, server_environment(engines), engines.start_timeout_s)
     host = LOOPBACK if is_own else None
     site = Site(placement.gpus_per_replica, engines.cpus_per_replica, host, placement.spans_nodes)
     return RayPlan(spec, site, placement.n_replicas)
+
+
+def over_nodes(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the command line of an engine that vLLM spreads over nodes, unless it says how itself. Pure."""
+    return argv if EXECUTOR in read_options(argv) else (*argv, *command_flags({EXECUTOR: "ray"}))
 
 
 def refuse_own_gpus(engines: EnginesConfig) -> None:

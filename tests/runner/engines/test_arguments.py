@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from runner.config import EnginesConfig, load_config
-from runner.engines.arguments import command_flags, passed, server_command, server_environment
+from runner.config import EnginesConfig, load_config, read_options
+from runner.engines.arguments import command_flags, server_command, server_environment
 from runner.errors import ConfigError
 
 
@@ -86,6 +86,12 @@ def test_settings_of_ours_reach_vllm(tmp_path: Any) -> None:
     [
         ({"port": 8000}, "port is not passed through; the runner takes a free one"),
         (["--tensor-parallel-size=2"], "set engines.tensor_parallel"),
+        (["--tensor_parallel_size", "2"], "set engines.tensor_parallel"),
+        (["--tensor-parallel", "2"], "set engines.tensor_parallel"),
+        (["--enforce-eager", "-tp", "2"], "set engines.tensor_parallel"),
+        (["-tp=2"], "set engines.tensor_parallel"),
+        (["-pp", "2"], "set engines.pipeline_parallel"),
+        ({"pipeline-parallel": 2}, "set engines.pipeline_parallel"),
         ({"hf-token": "secret"}, "set engines.env.HF_TOKEN"),
         ({"ssl_keyfile": "key.pem"}, "plain HTTP"),
         ("--seed 3", "write a mapping"),
@@ -118,11 +124,24 @@ def test_a_home_folder_is_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ([], {}),
         (["--enforce-eager"], {"enforce_eager": True}),
-        (["--a=1", "--b-c", "2"], {"a": "1", "b_c": "2"}),
+        (["--enforce-eager", "--seed=3"], {"enforce_eager": True, "seed": "3"}),
+        (["--a=1", "--b-c", "2", "3"], {"a": "1", "b_c": "2"}),
+        (["--lora-modules", "a=/b c"], {"lora_modules": "a=/b c"}),
+        (["--cpu-offload-gb", "-1"], {"cpu_offload_gb": "-1"}),
+        (["-dp", "2", "-dp=4"], {"data_parallel_size": "4"}),
     ],
 )
 def test_names_in_a_list_are_read(args: list[str], expected: dict[str, Any]) -> None:
-    """Also where nothing is in it."""
+    """Also short ones, and where nothing is in it; vLLM gets them as they stand."""
     config = load_config(None, {"engines.args": args}).engines
-    assert passed(config) == expected
+    assert read_options(config.args) == expected
     assert server_command(config, "m")[-len(args) :] == tuple(args) or not args
+
+
+def test_names_in_a_mapping_are_vllms() -> None:
+    """However they are written there."""
+    args = {"max-model-len": 8, "--block_size": 16, "dp": 2}
+    flags = flag_values(server_command(EnginesConfig(args=args), "m"))
+    assert flags["--max-model-len"] == ["8"]
+    assert flags["--block-size"] == ["16"]
+    assert flags["--data-parallel-size"] == ["2"]

@@ -23,6 +23,8 @@ from runner.errors import ConfigError
         ({"gpus_per_replica": 4}, 8, Placement(2, 4)),
         ({"args": {"data-parallel-size": 4}, "tensor_parallel": 2}, 16, Placement(2, 8)),
         ({"args": ("--data-parallel-size=2", "--x")}, 7, Placement(3, 2)),
+        ({"args": ("-dp", "2")}, 7, Placement(3, 2)),
+        ({"args": ("--x", "-dp=4"), "tensor_parallel": 2}, 16, Placement(2, 8)),
         ({"gpus_per_replica": 0, "replicas": 3}, 0, Placement(3, 0)),
         ({"gpus_per_replica": 0}, 8, Placement(1, 0)),
     ],

@@ -7,7 +7,7 @@ import pytest
 from runner.config import ClusterConfig, EnginesConfig
 from runner.engines.node_placement import Room
 from runner.engines.ray_connection import RayNode, nodes_for_workers
-from runner.engines.ray_plan import refuse_far_workers, refuse_own_gpus, rooms
+from runner.engines.ray_plan import over_nodes, refuse_far_workers, refuse_own_gpus, rooms
 from runner.errors import ConfigError
 
 
@@ -67,3 +67,10 @@ def test_gpus_that_the_config_names_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"CUDA_VISIBLE_DEVICES is '0,1': .*leave it out, .* ray start"):
         refuse_own_gpus(EnginesConfig(env={"CUDA_VISIBLE_DEVICES": "0,1"}))
     refuse_own_gpus(EnginesConfig(env={"VLLM_API_KEY": "k"}))
+
+
+def test_vllm_spreads_an_engine_by_ray_unless_told_otherwise() -> None:
+    """However the option is written."""
+    assert over_nodes(("python", "--model", "m"))[-2:] == ("--distributed-executor-backend", "ray")
+    for said in (["--distributed-executor-backend", "mp"], ["--distributed_executor_backend=mp"]):
+        assert over_nodes(("python", *said)) == ("python", *said)
