@@ -28,18 +28,15 @@ def same_benchmark(setup: Setup) -> Benchmark | None:
 
 def client_for(setup: Setup, terms: Terms, events: EventSink) -> ModelClient:
     """Return a worker's model client, not started yet. Raises ConfigError."""
-    admission = setup.config.admission
-    if admission.max_calls is not None:  # for each endpoint, of all workers together
-        max_calls = max(1, admission.max_calls // terms.n_workers)
-        admission = admission.model_copy(update={"max_calls": max_calls})
-    update = {"concurrency": terms.concurrency, "admission": admission}
+    admission = setup.config.admission.model_copy(update={"max_calls": terms.share.max_calls})
+    update = {"concurrency": terms.share.concurrency, "admission": admission}
     return build_model(setup.config.model_copy(update=update), setup.protocol, events)
 
 
 def scheduler_settings(config: RunConfig, terms: Terms, max_sandboxes: int | None) -> SchedulerSettings:
     """Return how a worker's part of a run is driven."""
     return SchedulerSettings(
-        concurrency=terms.concurrency,
+        concurrency=terms.share.concurrency,
         grace_s=terms.grace_s,
         admission=config.admission,
         run_limits=RunLimits(),  # the driver's to see to, who knows what all have used

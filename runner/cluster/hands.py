@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.cluster.crew import Member
+from runner.cluster.messages import Share
 from runner.cluster.pump import Pump
 from runner.endpoint_table import EngineEndpoint
 
@@ -19,7 +20,7 @@ class Hand:
 
     member: Member
     pump: Pump
-    concurrency: int = 0
+    share: Share = field(default_factory=Share)
     has_begun: bool = False
     has_answered: asyncio.Event = field(default_factory=asyncio.Event)
     """Whether it has begun, or cannot."""
@@ -48,10 +49,12 @@ class Hand:
 class Hands:
     """All of them, by name, and what they are told: those that begin later, too."""
 
-    def __init__(self, concurrency: int) -> None:
+    def __init__(self, concurrency: int, max_calls: int | None = None) -> None:
+        """`max_calls`: in flight at each endpoint, from all together; None: as many as trajectories."""
         self.concurrency = concurrency
         """Trajectories in flight, on all together."""
 
+        self._max_calls = max_calls
         self.paused: str | None = None
         self.draining: str | None = None
         self.endpoints: tuple[EngineEndpoint, ...] = ()
@@ -75,19 +78,23 @@ class Hands:
         """Count one out."""
         self._hands.pop(hand.name, None)
 
-    def share_of(self, name: str) -> int:
-        """Return how many of all trajectories a worker may have in flight: none, if others have them all."""
-        share, n_over = divmod(self.concurrency, len(self._hands))
-        return share + (list(self._hands).index(name) < n_over)
+    def share_of(self, name: str) -> Share:
+        """Return what a worker may have in flight; of calls at least one, or its trajectories would stand."""
+        calls = None if self._max_calls is None else max(1, self._part(self._max_calls, name))
+        return Share(self._part(self.concurrency, name), calls)
+
+    def _part(self, of_all: int, name: str) -> int:
+        part, n_over = divmod(of_all, len(self._hands))
+        return part + (list(self._hands).index(name) < n_over)
 
     def share_out(self) -> list[Hand]:
         """Tell workers their shares where these have changed; return which."""
         changed = []
         for hand in self:
             share = self.share_of(hand.name)
-            if hand.has_begun and share != hand.concurrency:
-                hand.concurrency = share
-                hand.tell("set_concurrency", max(1, share))
+            if hand.has_begun and share != hand.share:
+                hand.share = share
+                hand.tell("set_share", share)
                 changed.append(hand)
         return changed
 

@@ -47,14 +47,27 @@ class WorkerInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What a worker may have in flight, of what the whole run may. It changes as workers come and go."""
+
+    n_attempts: int = 0
+    """0 where others have them all."""
+
+    max_calls: int | None = None
+    """Model calls at each endpoint; None: as many as trajectories."""
+
+    @property
+    def concurrency(self) -> int:
+        """Trajectories that may be in flight: what was begun there goes on."""
+        return max(1, self.n_attempts)
+
+
+@dataclass(frozen=True, slots=True)
 class Terms:
     """What a worker needs to begin."""
 
     identity: RunIdentity
-    concurrency: int
-    n_workers: int
-    """Of the run, this one included."""
-
+    share: Share
     grace_s: float
     staging: str
     """A folder for this worker in the run directory, which it uses when it sees it."""

@@ -49,6 +49,7 @@ def cluster_run(
     """Return what drives the workers of a run."""
     settings = ClusterSettings(
         concurrency=config.concurrency,
+        max_calls=config.admission.max_calls,
         grace_s=drain_s(config),
         window_factor=config.cluster.window_factor,
         run_limits=config.run_limits,

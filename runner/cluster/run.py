@@ -45,6 +45,9 @@ class ClusterSettings:
     """How a run on a cluster is driven."""
 
     concurrency: int
+    max_calls: int | None = None
+    """At each endpoint; None: as many as trajectories."""
+
     grace_s: float = 30.0
     window_factor: float = 2.0
     run_limits: RunLimits = field(default_factory=RunLimits)
@@ -72,7 +75,7 @@ class ClusterRun:
         self._settings = settings
         self._n_total = n_total
         self._n_done_before = n_done_before
-        self._hands = Hands(settings.concurrency)
+        self._hands = Hands(settings.concurrency, settings.max_calls)
         self._coordinator = Coordinator(settings.window_factor)
         self._desk = Desk(
             journal,

@@ -99,9 +99,9 @@ class Serving:
             await self._crew.dismiss(hand.member, DRAINED_CLOSE_TIMEOUT_S if is_ending else CLOSE_TIMEOUT_S)
 
     def share_out(self) -> None:
-        """Give each worker its share of the trajectories."""
+        """Give each worker its share of what may be in flight."""
         for hand in self._hands.share_out():
-            self._coordinator.set_concurrency(hand.name, hand.concurrency)
+            self._coordinator.set_concurrency(hand.name, hand.share.n_attempts)
         self._desk.dispatch()
 
     async def take_back(self, hand: Hand, names: list[str]) -> None:
@@ -133,13 +133,13 @@ class Serving:
 
     async def _begin(self, hand: Hand) -> None:
         terms = await self._terms(hand)
-        hand.concurrency = self._hands.share_of(hand.name)
+        hand.share = terms.share
         try:
             async with asyncio.timeout(BEGIN_TIMEOUT_S):
                 sees_run_dir = await hand.member.link.call("begin", terms)
         except TimeoutError:
             raise WorkerLost(f"it did not connect to the model within {BEGIN_TIMEOUT_S:g} s") from None
-        self._coordinator.add_worker(hand.name, hand.concurrency)
+        self._coordinator.add_worker(hand.name, hand.share.n_attempts)
         info = hand.member.info
         details = {"sees_run_dir": sees_run_dir, "has_benchmark": info.has_benchmark}
         self._event("worker_joined", worker=hand.name, node=hand.member.node, **details)
@@ -153,8 +153,7 @@ class Serving:
         recording = await self._crew.recording(hand.member)  # others may come and go meanwhile
         return Terms(
             identity=self._identity,
-            concurrency=max(1, self._hands.share_of(hand.name)),
-            n_workers=len(self._hands),
+            share=self._hands.share_of(hand.name),
             grace_s=self._grace_s,
             staging=str(staging),
             nonce=nonce,

@@ -29,6 +29,7 @@ from runner.cluster.messages import (
     Over,
     Progress,
     Setup,
+    Share,
     Terms,
     WorkerInfo,
 )
@@ -193,9 +194,11 @@ class Worker:
         """Cancel the running attempts of a sample, or one by its name; return which."""
         return self._scheduler.cancel(sample_id)
 
-    def set_concurrency(self, concurrency: int) -> None:
-        """Change how many trajectories may be in flight here."""
-        self._scheduler.set_concurrency(concurrency)
+    def set_share(self, share: Share) -> None:
+        """Change what may be in flight here."""
+        if isinstance(self._model, OpenAIClient | CachingClient):
+            self._model.set_max_calls(share.max_calls)
+        self._scheduler.set_concurrency(share.concurrency)
 
     def set_endpoints(self, table: Sequence[EngineEndpoint]) -> None:
         """Learn which engines there are, where the run hosts them itself."""

@@ -87,6 +87,10 @@ class CachingClient:
         """See ModelClient."""
         self._client.set_concurrency(concurrency)
 
+    def set_max_calls(self, max_calls: int | None) -> None:
+        """See OpenAIClient."""
+        self._client.set_max_calls(max_calls)
+
     async def close(self) -> None:
         """See ModelClient."""
         await self._client.close()

@@ -44,10 +44,9 @@ class Endpoint:
         """`name` is for one whose address changes; others are called by theirs."""
         parsed = URL(url)
         self.name = name or f"{parsed.host}:{parsed.port}"
-        self._config = admission
         self._on_event = on_event
         self.admission = EndpointAdmission(
-            admission, max_calls=self._max_calls(concurrency), max_trajectories=concurrency
+            admission, max_calls=_lower(concurrency, admission.max_calls), max_trajectories=concurrency
         )
         self.gate = Gate(self.admission.max_calls)
         self.n_losses = 0
@@ -136,11 +135,10 @@ class Endpoint:
         """Count a call that was refused for too many of them; it still holds its slot."""
         self._apply(self.admission.on_refusal(now, status=status, n_in_flight=self.gate.n_held))
 
-    def set_concurrency(self, concurrency: int) -> None:
-        """Change how many trajectories the user allows."""
-        self._apply(
-            self.admission.set_bounds(max_calls=self._max_calls(concurrency), max_trajectories=concurrency)
-        )
+    def set_bounds(self, concurrency: int, max_calls: int | None) -> None:
+        """Change how many trajectories and calls the user allows; None: as many calls as trajectories."""
+        calls = _lower(concurrency, max_calls)
+        self._apply(self.admission.set_bounds(max_calls=calls, max_trajectories=concurrency))
 
     async def look_at_metrics(self, http: aiohttp.ClientSession, now: float, n_trajectories: int) -> None:
         """Read the metrics page, if it is vLLM's; the first answer decides. Never raises."""
@@ -196,9 +194,6 @@ class Endpoint:
             n_failed_calls=self.n_failed_calls,
         )
 
-    def _max_calls(self, concurrency: int) -> int:
-        return min(concurrency, self._config.max_calls or concurrency)
-
     def _apply(self, adaptations: list[Adaptation]) -> None:
         for adaptation in adaptations:
             self._on_event(
@@ -225,6 +220,10 @@ def open_http(headers: Mapping[str, str], timeout_s: float) -> aiohttp.ClientSes
         cookie_jar=aiohttp.DummyCookieJar(),
         read_bufsize=1 << 18,
     )
+
+
+def _lower(concurrency: int, max_calls: int | None) -> int:
+    return concurrency if max_calls is None else min(concurrency, max_calls)
 
 
 def loop_time() -> float:

@@ -200,8 +200,12 @@ class OpenAIClient:
     def set_concurrency(self, concurrency: int) -> None:
         """See ModelClient."""
         self._concurrency = concurrency
-        for endpoint in self._endpoints:
-            endpoint.set_concurrency(concurrency)
+        self._set_bounds()
+
+    def set_max_calls(self, max_calls: int | None) -> None:
+        """Change how many calls may be in flight at each endpoint; None: as many as trajectories."""
+        self._admission = self._admission.model_copy(update={"max_calls": max_calls})
+        self._set_bounds()
 
     async def close(self) -> None:
         """Close all connections. Idempotent."""
@@ -212,6 +216,10 @@ class OpenAIClient:
         if self._http is not None:
             await self._http.close()
             self._http = None
+
+    def _set_bounds(self) -> None:
+        for endpoint in self._endpoints:
+            endpoint.set_bounds(self._concurrency, self._admission.max_calls)
 
     def _open_transport(self) -> tuple[RequestBody, Transport]:
         if self._config.transport == "chat":

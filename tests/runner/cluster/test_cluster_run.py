@@ -7,7 +7,7 @@ import hashlib
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -34,6 +34,7 @@ from sandbox_pool.interface import DEFAULT_SPEC, SandboxSpec
 from sandbox_pool.observation import Display
 from tests.runner.cluster.fleet import LocalFleet
 from tests.runner.factories import IDENTITY, sample
+from tests.stub_server import StubServer
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # both loops would take twice as long
 
@@ -45,8 +46,10 @@ OUTPUT = bytes(range(256)) * 4_500
 class Pool(FakePool):
     """Cells take a moment and show a picture; each sandbox holds a file, and the sample's inputs."""
 
-    def __init__(self, cell_s: float = 0.0) -> None:
+    def __init__(self, cell_s: float = 0.0, *, held_until: asyncio.Event | None = None) -> None:
         async def reply(code: str) -> Observation:
+            if held_until is not None:
+                await held_until.wait()
             await asyncio.sleep(random.random() * 2 * cell_s)
             return Observation(status=Status.OK, outputs=[Display(data={"image/png": PICTURE})])
 
@@ -72,10 +75,16 @@ def samples(n: int, n_cells: int = 3) -> Samples:
 
 @asynccontextmanager
 async def cluster_run(
-    run_dir: Path, fleet: LocalFleet, n: int, *, on_finished: Any = None, **settings: Any
+    run_dir: Path,
+    fleet: LocalFleet,
+    n: int,
+    *,
+    on_finished: Any = None,
+    config: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[ClusterRun]:
     """Yield a run of n attempts; what it is given is up to the caller."""
-    crew = Crew(fleet, setup())
+    crew = Crew(fleet, setup(**(config or {})))
     chosen = {"concurrency": 6, "grace_s": 0.2} | settings
     try:
         await crew.open()
@@ -212,11 +221,11 @@ async def test_a_worker_that_stays_silent_is_replaced(
 
     async with cluster_run(tmp_path, fleet, 12) as driven:
         running = asyncio.create_task(driven.run(attempts(samples(12), 1, done=set())))
-        await asyncio.sleep(0.1)
+        await until(lambda: driven.statistics().n_in_flight > 0)
         began_at = time.monotonic()
         fleet.links[0].cut()
         await until(lambda: "worker_lost" in [event["event"] for event in read_events(tmp_path)])
-        assert time.monotonic() - began_at < 2
+        assert time.monotonic() - began_at < 10
         await running
 
     check_records(tmp_path, {f"s{n}@1" for n in range(12)})
@@ -269,7 +278,7 @@ async def test_drain_and_resume(tmp_path: Path) -> None:
     fleet = LocalFleet(2, lambda setup: Pool(cell_s=0.1))
     async with cluster_run(tmp_path, fleet, 12, grace_s=0.1) as driven:
         running = asyncio.create_task(driven.run(attempts(samples(12, 3), 1, done=set())))
-        await asyncio.sleep(0.4)
+        await until(lambda: any(found.turns for found in read_inflight(tmp_path)))
         driven.drain("asked to")
         await running
         first = driven.statistics()
@@ -303,13 +312,16 @@ async def test_finished_trajectories_are_told_as_they_were(tmp_path: Path) -> No
 
 async def test_control(tmp_path: Path) -> None:
     """Pause, resume, another concurrency and cancelling reach the workers."""
-    fleet = LocalFleet(2, lambda setup: Pool(cell_s=0.3))
+    let_go = asyncio.Event()
+    fleet = LocalFleet(2, lambda setup: Pool(held_until=let_go))
     async with cluster_run(tmp_path, fleet, 8, concurrency=4) as driven:
         running = asyncio.create_task(driven.run(attempts(samples(8), 1, done=set())))
         await until(lambda: driven.statistics().n_in_flight == 4)
         assert driven.cancel("s0") == ["s0@1"]
         assert driven.set_concurrency(2) == 2
         driven.pause("asked to")
+        await until(lambda: all("pause" in link.heard for link in fleet.links))
+        let_go.set()
         await until(lambda: driven.statistics().n_in_flight == 0)
         assert driven.statistics().paused == "asked to"
         assert driven.statistics().concurrency == 2
@@ -318,6 +330,28 @@ async def test_control(tmp_path: Path) -> None:
         assert driven.statistics().n_cancelled == 1
 
     check_records(tmp_path, {f"s{n}@1" for n in range(1, 8)})
+
+
+async def test_calls_are_limited_for_all_workers_together(tmp_path: Path) -> None:
+    """Those that a lost worker may have had in flight are the others' to have."""
+    limits = {"mode": "fixed", "max_calls": 3}
+    async with StubServer(latency_s=0.05) as server:
+        config = {"model": f"openai:{server.url}", "admission": limits, "concurrency": 8}
+        fleet = LocalFleet(2)
+        settings = {"config": config, "concurrency": 8, "max_calls": 3}
+
+        def calls() -> list[int]:
+            return [endpoint.max_calls for endpoint in driven.statistics().endpoints]
+
+        async with cluster_run(tmp_path, fleet, 100, **settings) as driven:
+            running = asyncio.create_task(driven.run(attempts(samples(100), 1, done=set())))
+            await until(lambda: len(fleet.links) == 2 and driven.statistics().n_in_flight == 8)
+            assert calls() == [3]
+            fleet.lose("n1")
+            await until(lambda: driven.statistics().n_in_flight == 8 and calls() == [3])
+            driven.drain()
+            driven.drain()
+            await running
 
 
 async def test_run_limits_hold_for_all_workers_together(tmp_path: Path) -> None:

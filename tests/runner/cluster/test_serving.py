@@ -9,7 +9,7 @@ from runner.cluster.coordinator import Coordinator
 from runner.cluster.crew import Member
 from runner.cluster.desk import Desk
 from runner.cluster.hands import Hand, Hands
-from runner.cluster.messages import Terms, WorkerInfo
+from runner.cluster.messages import Share, Terms, WorkerInfo
 from runner.cluster.serving import Serving
 from runner.journal import Journal
 from tests.runner.factories import IDENTITY
@@ -50,5 +50,32 @@ async def test_a_share_that_changes_while_a_worker_is_prepared(tmp_path: Path) -
         assert await serving._has_begun(first)
 
     told = first.member.link.terms  # type: ignore[attr-defined]
-    assert (told.concurrency, told.n_workers) == (4, 2)
-    assert first.concurrency == 4
+    assert told.share == first.share == Share(4)
+
+
+def test_what_may_be_in_flight_is_shared_out_anew_as_workers_come_and_go() -> None:
+    """Trajectories, and calls where they are limited: of those, each has at least one."""
+    hands = Hands(concurrency=2, max_calls=5)
+
+    def joined(name: str) -> Hand:
+        hand = Hand(member(name), pump=None)  # type: ignore[arg-type]
+        hands.add(hand)
+        hand.share = hands.share_of(name)
+        hand.has_begun = True
+        hands.share_out()
+        return hand
+
+    first, second = joined("first"), joined("second")
+    assert (first.share, second.share) == (Share(1, 3), Share(1, 2))
+    third = joined("third")
+    assert (first.share, second.share, third.share) == (Share(1, 2), Share(1, 2), Share(0, 1))
+    assert third.share.concurrency == 1
+    hands.remove(first)
+    hands.remove(second)
+    assert hands.share_out() == [third]
+    assert third.orders.get_nowait() == ("set_share", (Share(2, 5),))
+    assert third.orders.empty()
+
+    for number in range(9):
+        joined(f"more{number}")
+    assert {hand.share.max_calls for hand in hands} == {1}

@@ -287,4 +287,8 @@ async def test_concurrency_can_be_changed() -> None:
         await model.start()
         model.set_concurrency(3)
         assert (model.max_trajectories(), model.endpoints()[0].max_calls) == (3, 3)
+        model.set_max_calls(2)
+        assert (model.max_trajectories(), model.endpoints()[0].max_calls) == (3, 2)
+        model.set_concurrency(1)
+        assert model.endpoints()[0].max_calls == 1
         await model.close()
