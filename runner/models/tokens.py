@@ -7,6 +7,8 @@ reply and the next.
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
 
 import aiohttp
@@ -22,6 +24,7 @@ from runner.models.token_history import TokenIds, Told, told, why_rendered
 from runner.models.token_probe import find_bridge
 from runner.models.token_wire import read_ids, read_token_reply, render_body
 from runner.models.window import MIN_REPLY_TOKENS, Window, shorter_reply
+from runner.models.wire import BadAnswer
 
 STUB_MESSAGES = encode(list(STUB))
 
@@ -35,24 +38,50 @@ class TokenTransport:
         self.window = window
         self.on_event = on_event
         self.bridge = Bridge(())
+        self._first_url: str | None = None
+        """Of the server that the bridge is from."""
+
         self.known: dict[str, Told] = {}
         """What each attempt was told and has said."""
+
+        self._fit: set[Endpoint] = set()
+        """Checked, and not away since."""
+
+        self._checking: defaultdict[Endpoint, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def check(self, http: aiohttp.ClientSession, endpoints: Sequence[Endpoint]) -> None:
         """See Transport. All servers must render a conversation the same way."""
         if not endpoints:
             raise ModelUnavailable("no engine is ready any more: it was lost while the client started")
-        found: dict[Bridge, Endpoint] = {}
         for endpoint in endpoints:
-            bridge = await find_bridge(http, endpoint, self.body.model, self.config)
-            found.setdefault(bridge, endpoint)
-        if len(found) > 1:
-            urls = " and ".join(endpoint.url for endpoint in found.values())
+            await self._check(http, endpoint)
+
+    async def admit(self, http: aiohttp.ClientSession, endpoint: Endpoint) -> None:
+        """Check a server that came later, or was away. Raises BadAnswer: it is no other's like."""
+        if endpoint in self._fit:
+            return
+        async with self._checking[endpoint]:
+            if endpoint in self._fit:
+                return
+            try:
+                await self._check(http, endpoint)
+            except (ConfigError, ModelUnavailable) as error:
+                raise BadAnswer(str(error)) from error
+
+    def doubt(self, endpoint: Endpoint) -> None:
+        """Let a server be checked before its next call: another may listen there by then."""
+        self._fit.discard(endpoint)
+
+    async def _check(self, http: aiohttp.ClientSession, endpoint: Endpoint) -> None:
+        bridge = await find_bridge(http, endpoint, self.body.model, self.config)
+        if self._first_url is None:
+            self.bridge, self._first_url = bridge, endpoint.url
+        if bridge != self.bridge:
             raise ConfigError(
-                f"model.transport is tokens, and {urls} write a conversation in different tokens: give them "
-                "the same model and chat template, or set model.transport=chat"
+                f"model.transport is tokens, and {self._first_url} and {endpoint.url} write a conversation "
+                "in different tokens: give them the same model and chat template, or set model.transport=chat"
             )
-        self.bridge = next(iter(found))
+        self._fit.add(endpoint)
 
     def call(self, request: ModelRequest) -> TokenCall:
         """See Transport. Raises ConfigError where a conversation is more than text."""
@@ -80,6 +109,14 @@ class TokenCall:
 
     async def ask(self, http: aiohttp.ClientSession, endpoint: Endpoint) -> Answer:
         """See Call."""
+        try:
+            await self._transport.admit(http, endpoint)
+            return await self._ask(http, endpoint)
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            self._transport.doubt(endpoint)
+            raise
+
+    async def _ask(self, http: aiohttp.ClientSession, endpoint: Endpoint) -> Answer:
         if self._prompt is None:
             rendered = await self._render(http, endpoint)
             if isinstance(rendered, Answer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from aiohttp import web
 
 from runner.config import ModelConfig
+from runner.endpoint_table import EngineEndpoint
 from runner.errors import ConfigError, ContextOverflow, ModelUnavailable
 from runner.models import CachingClient, ModelClient, ModelRequest, OpenAIClient
 from runner.models.conversation import Conversation
@@ -33,6 +35,9 @@ class Served(FakeEngine):
         self.prompts: list[list[int]] = []
         self.replies: list[list[int]] = []
         self.broken: dict[str, int] = {}
+        self.resets = 0
+        """Requests whose connection is to break."""
+
         self.url = ""
 
     async def listen(self) -> web.AppRunner:
@@ -48,6 +53,10 @@ class Served(FakeEngine):
 
     @web.middleware
     async def _record(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        if self.resets and request.method == "POST":
+            self.resets -= 1
+            assert request.transport is not None
+            request.transport.abort()
         if request.path in self.broken:
             return web.json_response({"error": {"message": "broken"}}, status=self.broken[request.path])
         if request.method == "POST":
@@ -99,7 +108,8 @@ async def client(
 
 def request(conversation: Conversation, n_turns: int = 0, **changes: Any) -> ModelRequest:
     """Return a request of one attempt."""
-    return ModelRequest(sample("s"), 1, n_turns, conversation, seed=7, **changes)
+    values = {"sample": sample("s"), "epoch": 1, "seed": 7} | changes
+    return ModelRequest(n_turns_done=n_turns, conversation=conversation, **values)
 
 
 async def talk(
@@ -394,6 +404,56 @@ async def test_servers_that_write_differently_are_refused_together() -> None:
         with pytest.raises(ConfigError, match="write a conversation in different tokens"):
             async with client(*engines):
                 pass
+
+
+def row(number: int, engine: Served) -> EngineEndpoint:
+    """Return how an engine that is ready is told of."""
+    return EngineEndpoint(f"engine-{number}", engine.url, 1, "m", 32768, "ready")
+
+
+async def test_a_server_that_comes_later_is_checked_before_it_is_asked() -> None:
+    """One that writes otherwise gets no prompt, and its trajectories go elsewhere; one like the first does."""
+    first, like, strips = Served(), Served(), Served("--template", "strips")
+    other = Served()
+    plain = other._render
+    other._render = lambda body: "BEGIN " + plain(body)  # type: ignore[method-assign]
+    engines = [first, like, strips, other]
+    events: list[dict[str, Any]] = []
+    settings = {"client": "vllm:m", "name": "m", "transport": "tokens", "max_backoff_s": 0.01}
+    config = ModelConfig.model_validate(settings)
+    model = OpenAIClient([], config, on_event=lambda name, details: events.append({"name": name, **details}))
+    async with serving(*engines):
+        model.set_endpoints([row(0, first)])
+        await model.start()
+        model.set_endpoints([row(number, engine) for number, engine in enumerate(engines)])
+        talks = await asyncio.gather(*(talk(model, 3, sample=sample(f"s{n}")) for n in range(16)))
+        await model.close()
+    assert first.prompts
+    assert like.prompts
+    assert len(first.prompts) + len(like.prompts) == 16 * 3
+    assert not strips.prompts
+    assert not other.prompts
+    assert len({tuple(replies) for _, replies in talks}) == 1
+    reasons = {event["endpoint"]: event["reason"] for event in events if event["name"] == "endpoint_ejected"}
+    assert "does not keep white space" in reasons["engine-2"]
+    assert "write a conversation in different tokens" in reasons["engine-3"]
+
+
+async def test_a_server_that_was_away_is_checked_again() -> None:
+    """Another may listen there since."""
+    engine = Served()
+    async with serving(engine), client(engine, max_retries=0) as model:
+        await talk(model, 1)
+        engine.core.options.template = "strips"
+        await talk(model, 1)
+        engine.resets = 1
+        with pytest.raises(ModelUnavailable, match="Disconnected"):
+            await talk(model, 1)
+        with pytest.raises(ModelUnavailable, match="does not keep white space"):
+            await talk(model, 1)
+        engine.core.options.template = "plain"
+        await talk(model, 1)
+    assert len(engine.prompts) == 3
 
 
 async def test_a_message_that_is_more_than_text_is_refused() -> None:
