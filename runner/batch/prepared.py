@@ -17,7 +17,7 @@ from runner.engines import plan_engines
 from runner.event_sink import EventSink
 from runner.factory import build_model, build_protocol, system_prompt
 from runner.hosting import is_hosted
-from runner.journal import read_failures, read_inflight, read_trajectories
+from runner.journal import TRAJECTORIES, count_lines, read_failures, read_inflight, read_trajectories
 from runner.models import ModelClient, ScriptedClient
 from runner.plan import Planned, attempt_names, plan, select_samples
 from runner.protocols import Protocol
@@ -53,10 +53,15 @@ class Batch:
         """Whether all code that it runs ships with this project: the built-in demo's, without a model."""
         return self.config.benchmark == "quickstart" and self.config.model.client in OUR_MODELS
 
-    def done(self) -> set[str]:
-        """Return the attempts of this run that have a line. Reads the journal; raises JournalError."""
-        wanted = set(attempt_names(self.samples, self.config.epochs))
-        return wanted & {row["attempt"] for row in read_trajectories(self.run_dir)}
+    def is_done(self) -> bool:
+        """Return whether every attempt has a line. Blocks; raises JournalError.
+
+        The lines are read only where there are enough of them: whoever holds the journal reads them too.
+        """
+        if count_lines(self.run_dir / TRAJECTORIES) < self.n_attempts:
+            return False
+        done = {row["attempt"] for row in read_trajectories(self.run_dir)}
+        return all(name in done for name in attempt_names(self.samples, self.config.epochs))
 
     def record(self, sandbox: Mapping[str, Any]) -> RunRecord:
         """Return what decides the results of this run, and what is written down beside it."""

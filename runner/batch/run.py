@@ -57,7 +57,7 @@ async def _open(
     stack: AsyncExitStack, batch: Batch, watching: Watching, shared_engines: SharedEngines | None
 ) -> Opened:
     """Open all that the run needs, what can be refused before what takes long: engines take minutes."""
-    is_needed = len(batch.done()) < batch.n_attempts
+    is_needed = not await asyncio.to_thread(batch.is_done)
     if not is_hosted(batch.config):
         await _start_model(stack, batch, is_needed=is_needed)
     place = await stack.enter_async_context(_place_of(batch))

@@ -2,6 +2,7 @@
 
 from runner.journal.inflight import INFLIGHT, TurnLog, Unfinished, read_inflight
 from runner.journal.interface import AttemptJournal
+from runner.journal.lines import count_lines
 from runner.journal.reader import (
     ARTIFACTS,
     CONFIG,
@@ -27,6 +28,7 @@ __all__ = [
     "Journal",
     "TurnLog",
     "Unfinished",
+    "count_lines",
     "empty_artifacts",
     "read_config",
     "read_events",

@@ -71,7 +71,7 @@ class AppendOnlyFile:
 
 
 def read_lines(path: Path, required: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """Yield the JSON objects of a file, one a line; nothing if there is no file.
+    """Yield the JSON objects of a file, one a line; nothing if there is no file. A torn end is left out.
 
     Raises:
         JournalError: a whole line is not JSON or lacks a required key; names file and line.
@@ -82,10 +82,32 @@ def read_lines(path: Path, required: tuple[str, ...]) -> Iterator[dict[str, Any]
         return
     except OSError as error:
         raise JournalError(f"{path}: {error.strerror}") from error
+    torn: tuple[bytes, str] | None = None
     with file:
         for number, line in enumerate(file, start=1):
-            if line.endswith(b"\n"):
-                yield _parse_line(line, f"{path}:{number}", required)
+            if not line.endswith(b"\n"):
+                return
+            if b"\0" in line:
+                torn = torn or (line, f"{path}:{number}")
+                continue
+            if torn is not None:
+                _parse_line(*torn, required)  # raises: what is torn can only be at the end
+            yield _parse_line(line, f"{path}:{number}", required)
+
+
+def count_lines(path: Path, chunk_bytes: int = 1 << 20) -> int:
+    """Return how many lines a file has, a torn one perhaps among them; 0 if there is no file. Blocks.
+
+    Raises:
+        JournalError: it cannot be read.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(chunk_bytes), b""))
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise JournalError(f"{path}: {error.strerror}") from error
 
 
 def repair_torn_line(path: Path) -> int:

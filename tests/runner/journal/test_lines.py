@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from runner.errors import JournalError
 from runner.journal import TRAJECTORIES
-from runner.journal.lines import AppendOnlyFile, repair_torn_line
+from runner.journal.lines import AppendOnlyFile, count_lines, read_lines, repair_torn_line
 
 
 @given(rows=st.integers(0, 5), torn=st.binary(max_size=200).filter(lambda b: b"\n" not in b))
@@ -57,6 +57,33 @@ def test_zeros_after_a_power_cut_are_torn(tmp_path: Path) -> None:
     repair_torn_line(path)
 
     assert path.read_bytes() == b'{"a": 1}\n'
+
+
+@pytest.mark.parametrize("end", [b"\0" * 5000 + b"\n", b'{"a": \0\0\0}\n', b"\0\n\0\n\0", b'{"a": 2'])
+def test_what_a_repair_would_cut_is_not_read(tmp_path: Path, end: bytes) -> None:
+    """Who reads without the lock, and so repairs nothing, finds the same lines."""
+    path = tmp_path / "f"
+    path.write_bytes(b'{"a": 1}\n' + end)
+
+    assert list(read_lines(path, required=("a",))) == [{"a": 1}]
+
+
+def test_zeros_in_the_middle_are_damage(tmp_path: Path) -> None:
+    """Whole lines follow them: no power cut leaves that, and the error says where they are."""
+    path = tmp_path / "f"
+    path.write_bytes(b'{"a": 1}\n\0\0\n{"a": 3}\n')
+
+    with pytest.raises(JournalError, match=r"f:2: not JSON"):
+        list(read_lines(path, required=("a",)))
+
+
+@given(st.binary(max_size=200))
+def test_lines_are_counted_by_their_ends(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    """Across chunks too."""
+    path = tmp_path_factory.mktemp("counted") / "f"
+    path.write_bytes(content)
+
+    assert count_lines(path, chunk_bytes=7) == content.count(b"\n")
 
 
 def test_failed_write_leaves_the_file_as_it_was(tmp_path: Path) -> None:
