@@ -8,6 +8,7 @@ from pathlib import Path
 from bench_data import MissingDataError, Samples
 from bench_data.requirements import Lacking, Place, look_for
 from runner.config import RunConfig
+from runner.control import MAX_CONCURRENCY
 from runner.errors import ConfigError
 from sandbox_pool import PoolConfig, UnknownProfile
 from sandbox_pool.settings import kernel_environment
@@ -27,13 +28,13 @@ def sandbox_settings(config: RunConfig) -> PoolConfig:
 def enough_sandboxes(config: RunConfig) -> PoolConfig:
     """Return the pool's settings, with a sandbox for each trajectory in flight unless they say otherwise.
 
-    A trajectory holds its sandbox from its first action to its end, so that fewer would only make it wait.
-    How many this machine has the memory and the descriptors for is the pool's to find out.
+    A trajectory holds its sandbox from its first action to its end, so that fewer would only make it wait,
+    and how many are in flight may change while the run goes on. How many this machine has the memory and the
+    descriptors for is the pool's to find out.
     """
     if "max_sandboxes" in config.sandbox.model_fields_set:
         return config.sandbox
-    n = max(config.sandbox.max_sandboxes, config.concurrency)
-    return config.sandbox.model_copy(update={"max_sandboxes": n})
+    return config.sandbox.model_copy(update={"max_sandboxes": MAX_CONCURRENCY})
 
 
 def default_run_dir(config: RunConfig) -> Path:

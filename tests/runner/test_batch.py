@@ -16,11 +16,14 @@ from runner.batch.driver import identity_of
 from runner.batch.run import sandbox_line
 from runner.batch.settings import default_run_dir, enough_sandboxes
 from runner.config import RunConfig
+from runner.control import MAX_CONCURRENCY
+from runner.encoding import encode_line
 from runner.errors import ConfigError
-from runner.journal import read_config, read_trajectories
+from runner.journal import TRAJECTORIES, read_config, read_trajectories
 from runner.protocols.base import TextLimits
 from sandbox_pool import FakePool, PoolConfig
 from sandbox_pool.config import MIB
+from tests.runner.factories import trajectory
 
 
 @pytest.mark.parametrize(
@@ -58,15 +61,34 @@ def test_plain_run_is_quickstart_with_the_oracle() -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"concurrency": 40}, 40),
         ({"concurrency": 40, "sandbox": {"max_sandboxes": 3}}, 3),
-        ({"concurrency": 1}, PoolConfig().max_sandboxes),
+        ({"concurrency": 1}, MAX_CONCURRENCY),
         ({"concurrency": 100_000}, 100_000),
     ],
 )
 def test_there_are_sandboxes_for_all_in_flight(settings: dict[str, Any], expected: int) -> None:
-    """Nobody waits for a sandbox by default; who sets a number gets that number. The pool knows what fits."""
+    """Nobody waits for a sandbox by default, however many `ctl set concurrency` asks for later.
+
+    Who sets a number gets that number. The pool knows what fits.
+    """
     assert enough_sandboxes(RunConfig.model_validate(settings)).max_sandboxes == expected
+
+
+def test_lines_are_read_only_where_there_are_enough(tmp_path: Path) -> None:
+    """Whoever holds the journal reads all of them: before that, one that is long is only counted."""
+    batch = prepare(RunConfig(limit=2, run_dir=tmp_path))
+    assert not batch.is_done()
+
+    journal = tmp_path / TRAJECTORIES
+    journal.write_text("never read\n")
+    assert not batch.is_done()
+
+    rows = [trajectory(name) for name in batch.samples.ids]
+    journal.write_bytes(b"".join(encode_line(row) for row in [*rows[:1], *rows[:1]]))
+    assert not batch.is_done()
+
+    journal.write_bytes(b"".join(encode_line(row) for row in rows))
+    assert batch.is_done()
 
 
 @pytest.mark.parametrize(
