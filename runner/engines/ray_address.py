@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import subprocess
 import sys
@@ -15,8 +16,11 @@ LOCAL = "local"
 """In place of an address: a Ray of our own on this machine, which ends with this process."""
 
 CONNECT_TIMEOUT_S = 10.0
+IMPORT_TIMEOUT_S = 300.0
+"""For a process to import Ray: a second, and a hundred where the machine or its disk is busy."""
+
 ANSWER_TIMEOUT_S = 20.0
-"""For a process that imports Ray and asks a head who it is: a second, where nothing is wrong or busy."""
+"""For a head to say who it is: a tenth of a second, where nothing is wrong."""
 
 MAX_REASON_CHARS = 500
 AUTH_VARIABLES = "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
@@ -29,6 +33,7 @@ try:
     from ray._raylet import GcsClient
 except ImportError:  # not all versions of Ray have them: it will say itself what it finds
     sys.exit()
+print("asking", flush=True)
 GcsClient(address=canonicalize_bootstrap_address_or_die(sys.argv[1]))
 """
 
@@ -59,18 +64,26 @@ def ask_head(address: str) -> None:
     Another process asks: Ray ends the one in which no token is found, and writes to its standard error.
     """
     command = [sys.executable, "-P", "-c", ASK, address]
-    try:
-        asked = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", check=False, timeout=ANSWER_TIMEOUT_S
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ConfigError(
-            f"Ray address {address}: no head of Ray has answered there within {ANSWER_TIMEOUT_S:g} s, though "
-            f"the port is open or `auto` named it; correct the address ({HEAD}; 8265 is for ray job submit)"
-        ) from error
-    if asked.returncode:
-        last = (asked.stderr.strip().splitlines() or [f"exit code {asked.returncode}"])[-1]
-        reason = next((line for line in asked.stderr.splitlines() if is_about_tokens(line)), last)
+    asking = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+    )
+    assert asking.stdout is not None
+    with asking:
+        try:
+            # Its first word, or its end: how long an import takes says nothing of the head.
+            select.select([asking.stdout], [], [], IMPORT_TIMEOUT_S)
+            _, errors = asking.communicate(timeout=ANSWER_TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            raise ConfigError(
+                f"Ray address {address}: no head of Ray has answered there within {ANSWER_TIMEOUT_S:g} s, "
+                f"though the port is open or `auto` named it; correct the address ({HEAD}; 8265 is for ray "
+                f"job submit)"
+            ) from error
+        finally:
+            asking.kill()
+    if asking.returncode:
+        last = (errors.strip().splitlines() or [f"exit code {asking.returncode}"])[-1]
+        reason = next((line for line in errors.splitlines() if is_about_tokens(line)), last)
         raise ConfigError(describe_refusal(address, reason))
 
 

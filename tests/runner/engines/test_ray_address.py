@@ -85,6 +85,15 @@ def test_a_head_that_does_not_answer(rays_client: Path, monkeypatch: pytest.Monk
         ask_head("auto")
 
 
+def test_how_long_an_import_takes_says_nothing_of_a_head(
+    rays_client: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine it takes longer than a head that is there needs to answer."""
+    monkeypatch.setattr(ray_address, "ANSWER_TIMEOUT_S", 0.6)
+    rays_client.write_text("import time\ntime.sleep(0.8)\ndef GcsClient(address): pass\n")
+    ask_head("192.0.2.1:6379")
+
+
 @pytest.mark.parametrize("code", ["def GcsClient(address): pass", "OtherClient = None"])
 def test_a_head_that_answers_or_cannot_be_asked(rays_client: Path, code: str) -> None:
     """Then Ray itself connects, or says why not."""
