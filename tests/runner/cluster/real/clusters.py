@@ -66,7 +66,9 @@ cluster = Cluster(initialize_head=True, head_node_args={{**{head!r}, **ports}})
 
 def add_node():
     port = free_port()
-    return cluster.add_node(num_cpus=2, resources={{"sandbox": 1}}, dashboard_agent_listen_port=port)
+    return cluster.add_node(
+        num_cpus=2, num_gpus={n_gpus}, resources={{"sandbox": 1}}, dashboard_agent_listen_port=port
+    )
 
 nodes = [add_node() for _ in range({n_nodes})]
 
@@ -147,9 +149,11 @@ class TestCluster:
 
 @contextmanager
 def cluster(
-    folder: Path, env: Mapping[str, str], n_nodes: int, *, has_dashboard: bool = False
+    folder: Path, env: Mapping[str, str], n_nodes: int, *, n_gpus: int = 0, has_dashboard: bool = False
 ) -> Iterator[TestCluster]:
     """Have a cluster; its processes are ended at the end. Without further nodes the head may have a worker.
+
+    `n_gpus` are counted on each further node, whether there are any or not.
 
     Nodes of one machine share the folder of a job, and unpack it over each other: jobs want the head alone.
     """
@@ -158,7 +162,7 @@ def cluster(
         "include_dashboard": has_dashboard,
         "dashboard_host": "127.0.0.1",
     }
-    with script(HEAD.format(head=head, n_nodes=n_nodes), folder, env) as process:
+    with script(HEAD.format(head=head, n_nodes=n_nodes, n_gpus=n_gpus), folder, env) as process:
         assert process.stdout is not None
         while not (address := process.stdout.readline().strip()).rpartition(":")[2].isdigit():
             assert address or process.poll() is None, "no cluster came up"

@@ -17,8 +17,17 @@ from typing import Any
 
 import pytest
 
-from tests.fake_engine import write_model
-from tests.runner.cluster.real.clusters import Place, environment, hosting_config, ours, runner
+from runner.journal import read_events
+from tests.fake_engine import ENVIRONMENT, write_model
+from tests.runner.cluster.real.clusters import (
+    Place,
+    cluster,
+    copy_of_ours,
+    environment,
+    hosting_config,
+    ours,
+    runner,
+)
 from tests.runner.cluster.real.test_kills import check_whole, is_in_the_middle, wait_until
 
 pytest.importorskip("ray", reason="Ray is not installed here: make test-engines")
@@ -63,6 +72,39 @@ def test_engines_that_cannot_be(
     with place.started(tmp_path, **settings) as run:
         check_told(run, code, says)
     wait_until(lambda: not ours(place.folder), 5.0, lambda: ours(place.folder))
+
+
+def test_too_few_gpus_for_the_parallelism(tmp_path: Path) -> None:
+    """On a cluster of two nodes that say that they have two each: by all, and by those of a node."""
+    code, env = copy_of_ours(tmp_path / "code"), environment(KERNELFLEET_MARK=str(tmp_path))
+    with cluster(tmp_path, env | {"PYTHONPATH": str(code)}, n_nodes=2, n_gpus=2) as nodes:
+        place = Place(tmp_path, code, env, nodes)
+        for number, (settings, says) in enumerate(TOO_FEW_GPUS):
+            engines = {"gpus_per_replica": None, "replicas": "auto", **settings}
+            with place.started(tmp_path / f"{number}", engines=engines) as run:
+                check_told(run, 2, says)
+        fits = {"gpus_per_replica": None, "replicas": "auto", "tensor_parallel": 2}
+        with place.started(tmp_path / "fits", engines=fits, limit=4) as run:
+            output, _ = run.communicate(timeout=150)
+        assert run.returncode == 0, output
+        assert "4 trajectories finished" in output
+        ready = [
+            event for event in read_events(tmp_path / "fits" / "run") if event["event"] == "engine_ready"
+        ]
+        assert len(ready) == 2
+        wait_until(lambda: not ours(tmp_path), 5.0, lambda: ours(tmp_path))
+
+
+TOO_FEW_GPUS: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"tensor_parallel": 8}, r"need 1 x 8 GPUs .*and there are 4; lower .*engines\.tensor_parallel"),
+    ({"tensor_parallel": 2, "replicas": 3}, r"3 engines of 2 GPUs .*do not fit .*2 \+ 1.*room for 2\. Lower"),
+    ({"args": ["--enforce-eager", "-dp", "8"]}, "need 1 x 8 GPUs .*and there are 4"),
+    ({"args": ["-tp", "2"]}, r"tensor_parallel_size is not passed through; set engines\.tensor_parallel"),
+    (
+        {"env": {**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": "0"}},
+        "CUDA_VISIBLE_DEVICES is '0': on Ray.*leave it out",
+    ),
+)
 
 
 def test_a_model_without_a_chat_template(tmp_path: Path, place: Place) -> None:

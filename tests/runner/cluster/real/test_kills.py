@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from runner.journal import read_events, read_trajectories
+from tests.fake_engine import write_model
+from tests.fake_engine_core import detokenize, tokenize
 from tests.runner.cluster.real.clusters import Place, ours, parent
 
 pytest.importorskip("ray", reason="Ray is not installed here: make test-engines")
@@ -94,6 +96,29 @@ def test_a_killed_part_takes_its_own_along(tmp_path: Path, place: Place, victim:
     assert [event["event"] for event in read_events(run_dir)].count("worker_lost") == 1
     check_whole(run_dir)
     wait_until(lambda: not ours(place.folder), GONE_WITHIN_S, lambda: ours(place.folder))
+
+
+def test_token_ids_stay_with_their_worker(tmp_path: Path, place: Place) -> None:
+    """Each knows what its own attempts were told; one that goes on elsewhere is rendered whole, which is said."""
+    run_dir = tmp_path / "run"
+    model = {
+        "client": f"vllm:{write_model(tmp_path / 'model')}", "transport": "tokens", "request": {"logprobs": True},
+    }  # fmt: skip
+    engines = {"args": {"token_s": 0.02, "drift": True}}
+    with place.started(tmp_path, model=model, engines=engines) as run:  # four attempts on each worker
+        wait_until(lambda: run.poll() is not None or len(list((run_dir / "inflight").glob("*"))) >= 6, 90)
+        os.kill(next(pid for pid, kind in ours(place.folder).items() if kind == "worker"), signal.SIGKILL)
+        output, _ = run.communicate(timeout=120)
+    assert run.returncode == 0, output
+    check_whole(run_dir)
+    rows = list(read_trajectories(run_dir))
+    for turn in (turn for row in rows for turn in row["turns"]):
+        ids = [int(said["token"].removeprefix("token_id:")) for said in turn["logprobs"]["content"]]
+        assert detokenize(ids, skip_special=True) == turn["completion"]
+        assert ids != tokenize(detokenize(ids))  # no text that was tokenized again
+    moved = {row["attempt"] for row in rows if row["n_resumed_turns"]}
+    rendered = {event["attempt"] for event in read_events(run_dir) if event["event"] == "history_rendered"}
+    assert set() < rendered <= moved
 
 
 @pytest.mark.parametrize("where", ["cluster", "none"])
