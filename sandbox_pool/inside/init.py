@@ -10,12 +10,14 @@ shared.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
 import socket
 import struct
 import sys
+import termios
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from sandbox_pool.inside.tiers import Tier
 
 _KILL_S = 10.0
+_AGAIN_MS = [20, 50, 100, 200, 400]
+"""How long to wait each time before an interrupt is repeated that the kernel has not heard of."""
 
 
 class Kernel(NamedTuple):
@@ -167,12 +171,18 @@ def watch(control: int, kernel: Kernel, zygote: int | None) -> int | None:
     poll = select.poll()
     for descriptor in (control, kernel.wakeup, *(() if zygote is None else (zygote,))):
         poll.register(descriptor, select.POLLIN)
+    waits_ms: list[int] = []
     while True:
-        for descriptor, _ in poll.poll():
+        events = poll.poll(waits_ms[0] if waits_ms else None)
+        if not events:
+            waits_ms = waits_ms[1:] if interrupt_again(kernel) else []
+        for descriptor, _ in events:
             if descriptor == kernel.wakeup:
                 os.read(kernel.wakeup, 4096)
             elif descriptor == zygote or not obey(control, kernel):
                 return None
+            else:
+                waits_ms = _AGAIN_MS
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
@@ -192,6 +202,18 @@ def obey(control: int, kernel: Kernel) -> bool:
             os.write(kernel.interrupt, words)  # by which the kernel knows that it was us, and whom we mean
         killing.send_signal(-kernel.pid, signal.SIGINT)
     return bool(words)
+
+
+def interrupt_again(kernel: Kernel) -> bool:
+    """Signal once more if the kernel has not heard of an interrupt yet; return whether that was so.
+
+    Python takes note of a signal and handles it between two steps: one that comes just before a system
+    call that waits is not handled until the call returns.
+    """
+    unread = struct.unpack("i", fcntl.ioctl(kernel.interrupt, termios.FIONREAD, b"\0\0\0\0"))
+    if unread[0]:
+        killing.send_signal(kernel.pid, signal.SIGINT)
+    return bool(unread[0])
 
 
 def say_exit(control: socket.socket, status: int) -> None:

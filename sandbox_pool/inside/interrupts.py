@@ -12,6 +12,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import FrameType
@@ -21,6 +22,7 @@ ANY_CELL = ord("i")
 """The byte that means whichever cell is running."""
 
 _BOTH = (signal.SIGINT, signal.SIGTERM)
+_AGAIN_S = (0.005, 0.02, 0.05, 0.1, 0.2)
 
 
 class Interrupts:
@@ -67,6 +69,11 @@ class Interrupts:
         if os.getpgrp() == os.getpid():
             os.killpg(0, signal.SIGINT)
         else:
+            os.kill(os.getpid(), signal.SIGINT)
+        for wait_s in _AGAIN_S:  # as init does, and for its reason: see `init.interrupt_again`
+            time.sleep(wait_s)
+            if not self._is_forced:
+                return
             os.kill(os.getpid(), signal.SIGINT)
 
     def guard(

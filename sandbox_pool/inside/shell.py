@@ -285,7 +285,9 @@ def without_our_frames(traceback: TracebackType | None) -> TracebackType | None:
         traceback = traceback.tb_next
     shown = None
     for part in reversed(kept):
-        shown = TracebackType(shown, part.tb_frame, part.tb_lasti, part.tb_lineno)
+        line: int | None = part.tb_lineno  # None where an interrupt hit an instruction of no line
+        first = part.tb_frame.f_code.co_firstlineno
+        shown = TracebackType(shown, part.tb_frame, part.tb_lasti, first if line is None else line)
     return shown
 
 

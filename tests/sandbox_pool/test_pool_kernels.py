@@ -24,6 +24,7 @@ from sandbox_pool import (
     SandboxSetupError,
     SandboxSpec,
     SandboxStartError,
+    Status,
     UnsupportedHost,
 )
 from sandbox_pool.zygote import Zygote
@@ -333,3 +334,17 @@ def test_owner_killed_during_a_start_leaves_no_folder(after_s: str) -> None:
     while scratch.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not scratch.exists()
+
+
+async def test_interrupt_that_is_not_heard_is_repeated() -> None:
+    """A signal that comes just before a system call that waits ends no wait; the next one does."""
+    cell = (
+        "import signal, time\nn_heard = 0\ndef hear(*_):\n    global n_heard\n    n_heard += 1\n"
+        "signal.signal(signal.SIGINT, hear)  # which takes no note of the announcement\n"
+        "while n_heard < 3: time.sleep(0.01)\n"
+        "n_heard"
+    )
+    async with SandboxPool(PoolConfig(interrupt_grace_s=20)) as pool, pool.acquire() as sandbox:
+        seen = await sandbox.execute(cell, timeout_s=0.1)
+        assert (seen.status, seen.kernel_alive) == (Status.TIMEOUT, True)
+        assert (await sandbox.execute("n_heard")).result == "3"

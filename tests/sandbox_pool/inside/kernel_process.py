@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import uuid
 from collections.abc import Sequence
@@ -247,6 +249,7 @@ class Kernel:
         self._buffer = b""
         self._outcome = Outcome()
         self._is_idle = False
+        self._is_interrupted = False
         self._status: int | None = None
         self.is_over = False
 
@@ -283,7 +286,9 @@ class Kernel:
             left = deadline - time.monotonic()
             if left < 0:
                 raise TimeoutError(f"no idle: {self._outcome.events}")
-            self._read(left)
+            self._read(min(left, 0.05))
+            if self._is_interrupted and not self.is_over:
+                self._interrupt_again()
             if interrupt_on is not None and interrupt_on in self._outcome.stdout:
                 self.interrupt()
                 interrupt_on = None
@@ -301,7 +306,14 @@ class Kernel:
         """Do what the sandbox's init does."""
         if announced:
             os.write(self._interrupt, b"i")
+            self._is_interrupted = True
         os.killpg(self.pid, signal.SIGINT)
+
+    def _interrupt_again(self) -> None:
+        """As init does, if the kernel has not heard of it."""
+        self._is_interrupted = fcntl.ioctl(self._interrupt, termios.FIONREAD, bytes(4)) != bytes(4)
+        if self._is_interrupted:
+            os.kill(self.pid, signal.SIGINT)
 
     def wait_for_end(self, within_s: float = 10) -> None:
         """Wait until the kernel hangs up."""

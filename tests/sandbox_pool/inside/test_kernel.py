@@ -247,6 +247,7 @@ def test_pandas_prints_as_in_a_notebook(kernel: Kernel) -> None:
         ("%%bash\nexit 3", "CalledProcessError", "Command 'b'exit 3\\n'' returned non-zero exit status 3."),
         ("def f(): f()\nf()", "RecursionError", "maximum recursion depth exceeded"),
         ("return 1", "SyntaxError", "'return' outside function (<ipython-input-...>, line 1)"),
+        ("def f(): 1/0\nf.__code__ = f.__code__.replace(co_linetable=b'')\nf()", "ZeroDivisionError", "division by zero"),
     ],
 )  # fmt: skip
 def test_errors(kernel: Kernel, code: str, name: str, value: str) -> None:
