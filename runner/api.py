@@ -16,20 +16,20 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from runner.batch import Watching, prepare, run_batch
 from runner.config import RunConfig, load_config
 from runner.errors import ConfigError, first_error
+from runner.progress import RunConsole
 from runner.records import Trajectory
 
 
 async def run(config: RunConfig | Mapping[str, Any] | Path | str) -> AsyncIterator[Trajectory]:
     """Run a benchmark and yield each trajectory once its line is in the run directory.
 
-    What an earlier call finished in the same `run_dir` is not run again, and not yielded. While the
-    caller is busy with a trajectory, at most as many others as `concurrency` finish. Ending the iteration
-    early, or cancelling it, cancels what runs; the same config goes on from there.
+    What an earlier call finished in the same `run_dir` is not run again, and not yielded. Attempts that
+    failed by no fault of the model are not yielded either: they are in `failures.jsonl`, and run again the
+    next time. While the caller is busy with a trajectory, at most as many others as `concurrency` finish.
+    Ending the iteration early, or cancelling it, cancels what runs; the same config goes on from there.
 
     Args:
         config: a RunConfig, its keys as a mapping, or the path of a YAML file.
@@ -56,7 +56,7 @@ async def _run(config: RunConfig) -> AsyncGenerator[Trajectory, None]:
             late.append(trajectory)  # the run ends, and the caller is still busy with another
             raise
 
-    watching = Watching(Console(stderr=True, highlight=False), hand_over, handles_signals=False)
+    watching = Watching(RunConsole(), hand_over, handles_signals=False)
 
     async def drive() -> None:
         try:

@@ -58,8 +58,6 @@ def main(argv: Sequence[str]) -> int:
     except RunnerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # `| head`
-        sys.stderr.close()
     return 0
 
 

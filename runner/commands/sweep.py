@@ -15,7 +15,7 @@ from rich.text import Text
 from runner.cluster.job import check_run_dir
 from runner.config import parse_setting
 from runner.errors import ConfigError
-from runner.progress import duration
+from runner.progress import RunConsole, duration
 from runner.sweep import Cell, CellResult, read_sweep, run_sweep
 
 EXIT_FAILED = 1
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
         for cell in cells:
             print(f"  {cell.name}")
         return 0
-    console = Console(stderr=True, highlight=False)
+    console = RunConsole()
     results = uvloop.run(
         run_sweep(cells, console, side_by_side=arguments.side_by_side, on_result=report_cell)
     )

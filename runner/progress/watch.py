@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Literal
 
@@ -23,6 +24,17 @@ Mode = Literal["auto", "live", "plain", "json", "quiet"]
 Statistics = Callable[[], RunStatistics]
 
 
+class RunConsole(Console):
+    """Standard error. When nobody reads it any more, nothing more is shown, and the run goes on."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True, highlight=False)
+
+    def on_broken_pipe(self) -> None:
+        """Do not end the process, as rich does."""
+        self.quiet = True
+
+
 async def watch(statistics: Statistics, console: Console, mode: Mode = "auto") -> None:
     """Show the statistics until cancelled; the live view and JSON show the last state once more then.
 
@@ -31,13 +43,14 @@ async def watch(statistics: Statistics, console: Console, mode: Mode = "auto") -
     """
     if mode == "auto":
         mode = "live" if console.is_terminal else "plain"
-    match mode:
-        case "live":
-            await _watch_live(statistics, console)
-        case "json":
-            await _watch_json(statistics, console)
-        case "plain":
-            await _watch_plain(statistics, console)
+    with suppress(BrokenPipeError):
+        match mode:
+            case "live":
+                await _watch_live(statistics, console)
+            case "json":
+                await _watch_json(statistics, console)
+            case "plain":
+                await _watch_plain(statistics, console)
 
 
 async def _watch_live(statistics: Statistics, console: Console) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from runner.progress import Mode, watch
+from runner.progress import Mode, RunConsole, watch
 from runner.progress.view import live_view
 from runner.records import Owner, StopReason
 from runner.telemetry.statistics import (
@@ -85,6 +87,24 @@ async def test_json_has_all_fields() -> None:
     assert rows[-1]["endpoints"][0]["name"] == "gpu1:8000"
     assert rows[-1]["phases"]["model"] == 150
     assert set(rows[-1]) == set(RunStatistics.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("mode", ["live", "json"])
+async def test_reader_that_is_gone_ends_nothing(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever read standard error has left: nothing is raised at the run that goes on, not SystemExit either."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "w", buffering=1) as file:
+        monkeypatch.setattr("sys.stderr", file)
+        console = RunConsole()
+        watching = asyncio.create_task(watch(lambda: FULL, console, mode))
+        await asyncio.sleep(0)
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+        console.print("nobody sees this")
+        assert console.quiet
+        os.dup2(os.open(os.devnull, os.O_WRONLY), write_end)
 
 
 async def test_quiet_says_nothing() -> None:
