@@ -12,7 +12,7 @@ from runner.batch.prepared import Batch
 from runner.batch.summary import RunSummary, finished_details
 from runner.batch.watching import Watching, draining_on_signals, ending_on_signals, watched
 from runner.cluster.crew import Crew
-from runner.cluster.opening import crew_of, drain_s
+from runner.cluster.opening import crew_of
 from runner.engines import EngineGroup
 from runner.errors import JournalError
 from runner.hosting import SharedEngines, engines_line, hosted_engines, is_hosted, until_lost
@@ -105,7 +105,7 @@ async def _drive(
         versions=data["versions"],
         git_commit=data["git_commit"],
     )
-    with draining_on_signals(driver, watching, drain_s(batch.config)) as received:
+    with draining_on_signals(driver, batch, watching) as received:
         running = _run_watched(driver, batch, journal, watching, data["run_id"])
         try:
             await until_lost(running, opened.engines)

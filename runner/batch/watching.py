@@ -13,6 +13,7 @@ from rich.console import Console
 
 from runner.batch.driver import Driver
 from runner.batch.prepared import Batch
+from runner.cluster.opening import drain_s
 from runner.control import ControlServer
 from runner.errors import Interrupted, RunnerError
 from runner.progress import watch
@@ -111,7 +112,7 @@ def _leave_signals() -> None:
 
 
 @contextmanager
-def draining_on_signals(driver: Driver, watching: Watching, grace_s: float) -> Iterator[list[int]]:
+def draining_on_signals(driver: Driver, batch: Batch, watching: Watching) -> Iterator[list[int]]:
     """Drain on SIGINT and SIGTERM while the block runs; yields the list of the signals received."""
     received: list[int] = []
     if not watching.handles_signals:
@@ -119,8 +120,8 @@ def draining_on_signals(driver: Driver, watching: Watching, grace_s: float) -> I
         return
 
     def on_signal(number: int) -> None:
-        if not received:
-            n = driver.statistics().n_in_flight
+        if not received and batch.config.progress != "json":  # which says it by itself
+            n, grace_s = driver.statistics().n_in_flight, drain_s(batch.config)
             watching.console.print(
                 f"{signal.Signals(number).name}: letting {n} trajectories end "
                 f"({grace_s:g} s at most, grace_s); once more stops at once",

@@ -10,17 +10,16 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import uvloop
-from rich.console import Console
 
 from bench_data import BenchDataError
 from runner.batch import Batch, RunSummary, Watching, prepare, run_batch
 from runner.config import RunConfig, load_config, parse_setting
 from runner.errors import ConfigError, Interrupted, RunnerError, first_error
 from runner.models import ReplayClient
-from runner.progress import duration
+from runner.progress import RunConsole, duration
 from runner.resume import check_same_run, prompt_source
 from runner.upstream_prompts import why_unused
 from sandbox_pool import SandboxError
@@ -57,12 +56,12 @@ def main(argv: Sequence[str]) -> int:
         batch = prepare(config)
         if config.progress != "plain" and (config.progress != "auto" or sys.stderr.isatty()):
             logging.getLogger().setLevel(logging.ERROR)  # what failed is in the view, and in failures.jsonl
-        console = Console(stderr=True, highlight=False)
         if config.progress != "quiet":
             print_head(batch, path, arguments)
         if arguments.dry_run:
             return dry_run(batch)
-        return report(uvloop.run(run_batch(batch, Watching(console))))
+        summary = uvloop.run(run_batch(batch, Watching(RunConsole())))
+        return report(summary, beside_progress(config))
     except KeyboardInterrupt:  # before or after the part that drains
         print("stopped by SIGINT", file=sys.stderr)
         return EXIT_SIGNAL + signal.SIGINT
@@ -80,10 +79,14 @@ def print_head(batch: Batch, path: Path | None, arguments: argparse.Namespace) -
     print(first_line(batch, path, is_demo=is_demo))
     report_skipped(batch)
     for line in warnings_of(batch):
-        # Standard error is to hold nothing but JSON then.
-        print(line, file=sys.stdout if batch.config.progress == "json" else sys.stderr)
+        print(line, file=beside_progress(batch.config))
     if not arguments.dry_run:
         print(f"writing to {batch.run_dir}", flush=True)
+
+
+def beside_progress(config: RunConfig) -> TextIO:
+    """Return where messages go: standard error is to hold nothing but JSON where progress is that."""
+    return sys.stdout if config.progress == "json" else sys.stderr
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -205,8 +208,8 @@ def dry_run(batch: Batch) -> int:
     return 0
 
 
-def report(summary: RunSummary) -> int:
-    """Print what came of the run; to a user who wants to read nothing, only what went wrong."""
+def report(summary: RunSummary, messages: TextIO) -> int:
+    """Print what came of the run, and to `messages` what went wrong: all that a quiet user wants to read."""
     if not summary.is_quiet:
         print("\n".join(result_lines(summary)))
     statistics = summary.statistics
@@ -214,10 +217,10 @@ def report(summary: RunSummary) -> int:
         print(
             f"{statistics.n_failed} attempts failed by no fault of the model; see "
             f"{summary.run_dir}/failures.jsonl. The last: {statistics.last_failure}",
-            file=sys.stderr,
+            file=messages,
         )
     if statistics.draining:
-        print(f"ended early: {statistics.draining}", file=sys.stderr)
+        print(f"ended early: {statistics.draining}", file=messages)
     return report_code(summary)
 
 

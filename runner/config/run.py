@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -18,6 +18,7 @@ from runner.config.limits import Limits, RunLimits
 from runner.config.model import ModelConfig
 from runner.config.prompts import PromptsFile, with_prompts
 from runner.config.protocol import ProtocolConfig
+from runner.errors import ConfigError
 from sandbox_pool import PoolConfig
 
 SHORT_FOR = {"model": "client", "protocol": "kind", "prompts": "path", "cluster": "kind"}
@@ -103,6 +104,17 @@ class RunConfig(ConfigModel):
             key: {SHORT_FOR[key]: data[key]} for key in SHORT_FOR if isinstance(data.get(key), str | Path)
         }
         return with_prompts({**data, **written})
+
+    @model_validator(mode="after")
+    def _prices_where_cost_is_limited(self) -> Self:
+        for section in ("limits", "run_limits"):
+            limit = getattr(self, section).max_cost
+            if limit is not None and self.model.prices is None:
+                raise ConfigError(
+                    f"{section}.max_cost: {limit:g} of what is not known; set model.prices, for example "
+                    "{prompt: 0.5, completion: 1.5} per million tokens"
+                )
+        return self
 
     @field_validator("benchmark")
     @classmethod

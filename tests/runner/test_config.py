@@ -144,6 +144,15 @@ def test_bad_setting_names_the_key(tmp_path: Path, key: str, value: Any, message
         load_config(write(tmp_path, "concurrency: 4"), {key: value})
 
 
+@pytest.mark.parametrize("section", ["limits", "run_limits"])
+def test_limit_on_unknown_costs_is_refused(section: str) -> None:
+    """It would never be met; where the prices are known it is taken."""
+    limit = {f"{section}.max_cost": 3}
+    with pytest.raises(ConfigError, match=rf"{section}\.max_cost: 3 of what is not known; set model\.prices"):
+        load_config(None, limit)
+    load_config(None, {**limit, "model.prices": {"prompt": 1, "completion": 2}})
+
+
 @pytest.mark.parametrize("text", ["x", "=1", "a.b={"])
 def test_setting_that_cannot_be_read(text: str) -> None:
     """A setting without `=`, without key or with broken YAML is refused."""

@@ -1,17 +1,23 @@
-"""A signal that comes while a run opens: what was opened is closed, and the error says which signal it was."""
+"""Signals: while a run opens, what was opened is closed and the error says which it was; then it drains."""
 
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
-from runner.batch.watching import Watching, ending_on_signals
+from runner.batch import prepare
+from runner.batch.driver import Driver
+from runner.batch.watching import Watching, draining_on_signals, ending_on_signals
 from runner.commands.run import exit_code
+from runner.config import RunConfig
 from runner.errors import Interrupted
+from runner.telemetry.statistics import RunStatistics
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -59,3 +65,34 @@ async def test_who_handles_signals_keeps_them() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         await heard.wait()
     assert asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+
+
+class Drained:
+    """A run of which nothing is known but that it was told to end."""
+
+    def __init__(self) -> None:
+        self.reason = asyncio.Queue[str]()
+
+    def statistics(self) -> RunStatistics:
+        """Return how far it is."""
+        return RunStatistics(5, n_in_flight=2)
+
+    def drain(self, reason: str) -> None:
+        """Be told to end."""
+        self.reason.put_nowait(reason)
+
+
+@pytest.mark.parametrize(
+    ("progress", "says"), [("plain", "SIGINT: letting 2"), ("quiet", "SIGINT"), ("json", "")]
+)
+async def test_first_signal_is_answered(progress: Any, says: str) -> None:
+    """Whoever pressed Ctrl-C is told what happens now; a program that reads JSON finds nothing but JSON."""
+    console = Console(file=io.StringIO(), width=200)
+    batch, driver = prepare(RunConfig(progress=progress)), Drained()
+    with draining_on_signals(cast("Driver", driver), batch, Watching(console)) as received:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert await driver.reason.get() == "SIGINT"
+    assert received == [signal.SIGINT]
+    written = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    assert written.startswith(says)
+    assert bool(written) is bool(says)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import resource
 import signal
@@ -370,6 +371,18 @@ def test_full_disk_while_writing_the_journal(tmp_path: Path) -> None:
 
     assert run_module(*command, cwd=tmp_path).returncode == 0
     assert len((tmp_path / "r/trajectories.jsonl").read_text().splitlines()) == 30
+
+
+def test_reader_that_leaves(tmp_path: Path) -> None:
+    """`| head` ends a command as it does others, without a traceback."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    ran = subprocess.run(
+        [sys.executable, "-m", "runner", "--model", "nop", "--dry-run"],
+        stdout=write_end, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path, env=clean_environment(),
+    )  # fmt: skip
+    os.close(write_end)
+    assert (ran.returncode, ran.stderr) == (141, "")
 
 
 def test_two_runners_in_one_folder(tmp_path: Path) -> None:
