@@ -84,7 +84,7 @@ async def test_calls_of_a_lost_engine_are_redone_elsewhere() -> None:
         began_at = time.perf_counter()
         model.set_endpoints([a.row("lost"), b.row()])
         replies = await calls
-        assert time.perf_counter() - began_at < 2.0
+        assert time.perf_counter() - began_at < 5.0
         assert {reply.text for reply in replies} == {"engine-1"}
         assert b.asked() == Counter(dict.fromkeys(of_b, 2) | dict.fromkeys(of_a, 1))
         first = {body["messages"][0]["content"]: body for body in a.bodies}

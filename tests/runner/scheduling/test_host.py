@@ -58,7 +58,7 @@ async def test_loop_that_is_held_is_late() -> None:
         quiet_s = lag.p50_s
         time.sleep(0.15)  # noqa: ASYNC251 - it is what is measured
         await asyncio.sleep(0.1)
-    assert quiet_s < 0.05
+    assert quiet_s < 0.09
     assert lag.max_s >= 0.09
     assert lag.p99_s >= 0.09
     assert LoopLag().p99_s == 0.0

@@ -132,7 +132,7 @@ def test_nothing_outlives_init(box: Box) -> None:
     tree = driver.descendants(box.init_pid)
     started_at = time.monotonic()
     box.kill()
-    assert time.monotonic() - started_at < 1
+    assert time.monotonic() - started_at < 5
     assert not [pid for pid in tree if driver.is_alive(pid)]
 
 

@@ -202,7 +202,8 @@ def test_unsigned_messages_are_ignored(listening: Listening, client: BlockingKer
     session.send(intruder, "execute_request", {"code": "hacked = 1", "silent": False})
     intruder.send_multipart([b"garbage"])
     intruder.send_multipart([b"<IDS|MSG>", b"", b"{", b"", b"", b""])
-    assert execute(client, "'hacked' in globals()")[1][-1] == ("execute_result", "False")
+    _, shown = execute(client, "'hacked' in globals()")
+    assert ("execute_result", "False") in shown  # beside it, what ipykernel says of the garbage
     context.destroy(linger=0)
 
 
