@@ -7,18 +7,15 @@ the limits allow, whatever comes.
 
 from __future__ import annotations
 
-import base64
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from sandbox_pool.clip import Clipped, Piece, clip, to_bytes
+from sandbox_pool.content import as_json, display_id, limits_seen, picture_bytes, printable, without_colours
 from sandbox_pool.observation import Display, Error, Observation, Output, Result, Status, Stream
 from sandbox_pool.wire import BadMessage, Message
 
-_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
 _OVERHEAD_BYTES = 512
 """What a message costs the output budget beside its content, so that empty ones are bounded too."""
 
@@ -44,32 +41,6 @@ class _Rich:
     kind: type[Result] | type[Display]
     data: dict[str, str | bytes]
     """Shared by all displays with the same id: an update replaces what is in it."""
-
-
-def printable(value: object, max_chars: int | None = None) -> str:
-    """Return any value as text that UTF-8 can hold."""
-    text = value if isinstance(value, str) else repr(value)
-    return to_bytes(text[:max_chars]).decode()
-
-
-def without_colours(text: str) -> str:
-    """Return the text without terminal control sequences."""
-    return _ANSI.sub("", text)
-
-
-def limits_seen(ename: str, evalue: str) -> tuple[str, ...]:
-    """Return which limit of the sandbox an exception speaks of, if any."""
-    if ename in ("MemoryError", "_ArrayMemoryError"):
-        return ("memory",)
-    if re.match(r"\[Errno (27|28|122)\]", evalue):  # EFBIG, ENOSPC, EDQUOT
-        return ("disk",)
-    if re.match(r"\[Errno 12\]", evalue):
-        return ("memory",)
-    if ename == "BlockingIOError" and evalue.startswith("[Errno 11]"):
-        return ("pids",)
-    if ename == "RuntimeError" and "can't start new thread" in evalue:
-        return ("pids",)
-    return ()
 
 
 class Cell:
@@ -219,7 +190,7 @@ class Cell:
         elif kind == "display_data":
             self._outputs.append(_Rich(Display, self._display(content)))
         elif kind == "update_display_data":
-            if _display_id(content) in self._displays:
+            if display_id(content) in self._displays:
                 self._display(content)
         elif kind == "error":
             self._outputs.append(self._error(content))
@@ -249,7 +220,7 @@ class Cell:
         for mime, value in data.items() if isinstance(data, dict) else ():
             name = printable(mime, _MAX_NAME_CHARS)
             if name.startswith("image/"):
-                picture = _picture(name, value)
+                picture = picture_bytes(name, value)
                 self.n_output_bytes += len(picture)
                 if self._has_room_for(picture):
                     kept[name] = picture
@@ -266,7 +237,7 @@ class Cell:
     def _display(self, content: Mapping[str, Any]) -> dict[str, str | bytes]:
         """Return what a display shows; with an id, what all displays with this id show from now on."""
         bundle = self._bundle(content)
-        name = _display_id(content)
+        name = display_id(content)
         if name is None:
             return bundle
         shown = self._displays.setdefault(name, bundle)
@@ -280,7 +251,7 @@ class Cell:
         return len(picture) <= self._limits.max_image_bytes and self._n_images <= self._limits.max_images
 
     def _rich_text(self, value: object) -> str:
-        text = printable(value) if isinstance(value, str) else _as_json(value)
+        text = printable(value) if isinstance(value, str) else as_json(value)
         size = len(text.encode())
         self.n_output_bytes += size
         text, is_cut = clip(text, min(self._limits.max_text_bytes, max(self._rich_bytes_left, 0)))
@@ -312,27 +283,3 @@ class Cell:
             else:
                 outputs.append(item)
         return tuple(outputs)
-
-
-def _display_id(content: Mapping[str, Any]) -> str | None:
-    transient = content.get("transient")
-    value = transient.get("display_id") if isinstance(transient, dict) else None
-    return value if isinstance(value, str) else None
-
-
-def _as_json(value: object) -> str:
-    try:
-        return printable(json.dumps(value, ensure_ascii=False))
-    except (ValueError, RecursionError):
-        return "[unprintable]"
-
-
-def _picture(mime: str, value: object) -> bytes:
-    """Return a picture's bytes: base64 in all formats but SVG."""
-    text = "".join(map(printable, value)) if isinstance(value, list) else printable(value)
-    if mime.startswith("image/svg"):
-        return text.encode()
-    try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except ValueError:
-        return text.encode()

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox_pool.messages import Cell, OutputLimits, limits_seen, without_colours
+from sandbox_pool.content import limits_seen, without_colours
+from sandbox_pool.messages import Cell, OutputLimits
 from sandbox_pool.observation import Display, Error, Observation, Result, Status, Stream
 from sandbox_pool.wire import Message
 
