@@ -25,7 +25,7 @@ from tests.runner.engines.test_open_engines import ask, config, expected, talk
 pytestmark = [
     pytest.mark.engines,
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed here: make test-engines"),
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(600),
     pytest.mark.usefixtures("cluster"),
 ]
 
@@ -168,7 +168,7 @@ def descends(pid: int, ancestor: int) -> bool:
 async def test_turns_are_redone_when_an_engine_is_lost(tmp_path: Path, victim: str) -> None:
     """Every conversation ends as it would have on an engine that lives."""
     settings = config(tmp_path, kind="ray", replicas=2, gpus_per_replica=1, args={"token_s": 0.01})
-    async with asyncio.timeout(120.0), await open_engines(settings, tmp_path / "logs") as group:
+    async with asyncio.timeout(300.0), await open_engines(settings, tmp_path / "logs") as group:
         model = OpenAIClient([], settings.model, admission=settings.admission, concurrency=64)
         unsubscribe = group.subscribe(model.set_endpoints)
         try:

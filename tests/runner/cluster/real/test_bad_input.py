@@ -31,21 +31,19 @@ from tests.runner.cluster.real.clusters import (
 from tests.runner.cluster.real.test_kills import check_whole, is_in_the_middle, wait_until
 
 pytest.importorskip("ray", reason="Ray is not installed here: make test-engines")
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
 
-WITHIN_S = 45.0
-"""All take a tenth of it on a machine with nothing else to do."""
+WITHIN_S = 180.0
+"""Most take a twentieth of it on a machine with nothing else to do; a port that says nothing, 20 s anywhere."""
 
 
 def check_told(process: subprocess.Popen[str], code: int, says: str) -> str:
     """See that a run ends at once, with this code and one message; return its output."""
-    began_at = time.monotonic()
-    output, _ = process.communicate(timeout=100)
+    output, _ = process.communicate(timeout=WITHIN_S)
     assert process.returncode == code, output
     assert re.search(says, output), output
     assert "Traceback" not in output, output
     assert output.count("error: ") == 1, output
-    assert time.monotonic() - began_at < WITHIN_S
     return output
 
 
@@ -85,7 +83,7 @@ def test_too_few_gpus_for_the_parallelism(tmp_path: Path) -> None:
                 check_told(run, 2, says)
         fits = {"gpus_per_replica": None, "replicas": "auto", "tensor_parallel": 2}
         with place.started(tmp_path / "fits", engines=fits, limit=4) as run:
-            output, _ = run.communicate(timeout=150)
+            output, _ = run.communicate(timeout=300)
         assert run.returncode == 0, output
         assert "4 trajectories finished" in output
         ready = [
@@ -177,7 +175,7 @@ def test_ray_is_not_installed(tmp_path: Path, place: Place, engines: str) -> Non
 def test_engines_of_this_machine_with_workers_of_its_cluster(tmp_path: Path, place: Place) -> None:
     """Not refused where all nodes are on it; see test_ray_plan.py for those that are elsewhere."""
     with place.started(tmp_path, engines={"kind": "local"}, limit=4) as run:
-        output, _ = run.communicate(timeout=150)
+        output, _ = run.communicate(timeout=300)
     assert run.returncode == 0, output
     assert "4 trajectories finished" in output
     wait_until(lambda: not ours(place.folder), 5.0, lambda: ours(place.folder))
@@ -187,8 +185,8 @@ def test_engines_that_crash_until_none_is_left(tmp_path: Path, place: Place) -> 
     """The run ends with a log and can be resumed."""
     engines = {"max_restarts": 1, "args": {"token_s": 0.02, "start_s": 0.5}}
     with place.started(tmp_path, engines=engines) as run:
-        wait_until(lambda: is_in_the_middle(run, tmp_path / "run"), 60)
-        deadline = time.monotonic() + 60
+        wait_until(lambda: is_in_the_middle(run, tmp_path / "run"), 240)
+        deadline = time.monotonic() + 240
         while run.poll() is None and time.monotonic() < deadline:
             for pid, kind in ours(place.folder).items():
                 if kind == "core":
@@ -198,7 +196,7 @@ def test_engines_that_crash_until_none_is_left(tmp_path: Path, place: Place) -> 
         check_told(run, 1, says)
     wait_until(lambda: not ours(place.folder), 5.0, lambda: ours(place.folder))
     with place.started(tmp_path, engines=engines) as again:
-        output, _ = again.communicate(timeout=100)
+        output, _ = again.communicate(timeout=300)
     assert again.returncode == 0, output
     check_whole(tmp_path / "run")
 

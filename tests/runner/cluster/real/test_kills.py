@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from tests.fake_engine_core import detokenize, tokenize
 from tests.runner.cluster.real.clusters import Place, ours, parent
 
 pytest.importorskip("ray", reason="Ray is not installed here: make test-engines")
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
 
 GONE_WITHIN_S = 5.0
 N_SAMPLES = 43
@@ -51,9 +52,10 @@ def below(pid: int, found: dict[int, str]) -> set[int]:
     """Return those of the processes that a process is, or is the owner of; an engine's keeper names it."""
     mine = {pid}
     for one in sorted(found):  # later ones descend from earlier ones
-        words = Path(f"/proc/{one}/cmdline").read_bytes().split(b"\0")
-        if parent(one) in mine or (found[one] == "keeper" and str(pid).encode() in words):
-            mine.add(one)
+        with suppress(OSError):  # a sandbox that has ended since
+            words = Path(f"/proc/{one}/cmdline").read_bytes().split(b"\0")
+            if parent(one) in mine or (found[one] == "keeper" and str(pid).encode() in words):
+                mine.add(one)
     return mine
 
 
@@ -61,13 +63,13 @@ def test_a_killed_driver_leaves_nothing(tmp_path: Path, place: Place) -> None:
     """Neither engines nor workers nor sandboxes on any node; the same command goes on."""
     run_dir = tmp_path / "run"
     with place.started(tmp_path) as first:
-        wait_until(lambda: is_in_the_middle(first, run_dir), 90)
+        wait_until(lambda: is_in_the_middle(first, run_dir), 240)
         kinds = Counter(ours(place.folder).values())
         assert kinds.keys() >= {"driver", "worker", "actor", "keeper", "engine", "core", "sandbox"}, kinds
         first.kill()
         wait_until(lambda: not ours(place.folder), GONE_WITHIN_S, lambda: ours(place.folder))
     with place.started(tmp_path) as second:
-        output, _ = second.communicate(timeout=120)
+        output, _ = second.communicate(timeout=300)
     assert second.returncode == 0, output
     check_whole(run_dir)
 
@@ -77,7 +79,7 @@ def test_a_killed_part_takes_its_own_along(tmp_path: Path, place: Place, victim:
     """A worker's sandboxes; with a raylet, the engines of its node as well. The run ends as if nothing was."""
     run_dir = tmp_path / "run"
     with place.started(tmp_path) as run:
-        wait_until(lambda: is_in_the_middle(run, run_dir), 90)
+        wait_until(lambda: is_in_the_middle(run, run_dir), 240)
         found = ours(place.folder)
         worker = next(pid for pid, kind in found.items() if kind == "worker")
         raylet = parent(worker)
@@ -89,7 +91,7 @@ def test_a_killed_part_takes_its_own_along(tmp_path: Path, place: Place, victim:
         assert sum(found[pid] == "sandbox" for pid in mine) >= 3  # a keeper, a zygote, and what it forked
         os.kill(worker if victim == "worker" else raylet, signal.SIGKILL)
         wait_until(lambda: not mine & ours(place.folder).keys(), GONE_WITHIN_S, lambda: ours(place.folder))
-        output, _ = run.communicate(timeout=120)
+        output, _ = run.communicate(timeout=300)
     if victim == "raylet":
         place.nodes.add()
     assert run.returncode == 0, output
@@ -106,9 +108,9 @@ def test_token_ids_stay_with_their_worker(tmp_path: Path, place: Place) -> None:
     }  # fmt: skip
     engines = {"args": {"token_s": 0.02, "drift": True}}
     with place.started(tmp_path, model=model, engines=engines) as run:  # four attempts on each worker
-        wait_until(lambda: run.poll() is not None or len(list((run_dir / "inflight").glob("*"))) >= 6, 90)
+        wait_until(lambda: run.poll() is not None or len(list((run_dir / "inflight").glob("*"))) >= 6, 240)
         os.kill(next(pid for pid, kind in ours(place.folder).items() if kind == "worker"), signal.SIGKILL)
-        output, _ = run.communicate(timeout=120)
+        output, _ = run.communicate(timeout=300)
     assert run.returncode == 0, output
     check_whole(run_dir)
     rows = list(read_trajectories(run_dir))
@@ -127,10 +129,10 @@ def test_sigterm_before_the_run_has_begun(tmp_path: Path, place: Place, where: s
     engines = {"kind": "ray", "args": {"start_s": 100}}
     cluster = {"kind": "ray" if where == "cluster" else "none"}
     with place.started(tmp_path, engines=engines, cluster=cluster) as run:
-        wait_until(lambda: "core" in ours(place.folder).values() or run.poll() is not None, 90)
+        wait_until(lambda: "core" in ours(place.folder).values() or run.poll() is not None, 240)
         run.send_signal(signal.SIGTERM)
         wait_until(lambda: not set(ours(place.folder)) - {run.pid}, GONE_WITHIN_S, lambda: ours(place.folder))
-        output, _ = run.communicate(timeout=30)
+        output, _ = run.communicate(timeout=120)
     assert run.returncode == 128 + signal.SIGTERM, output
     assert output.strip().endswith("stopped by SIGTERM before the run had begun; run the same command again")
     assert "SIGTERM received" not in output  # Ray's own handler
@@ -142,11 +144,11 @@ def test_a_second_signal_ends_the_grace_period(tmp_path: Path, place: Place) -> 
     run_dir = tmp_path / "run"
     slow = {"args": {"token_s": 2.0}}
     with place.started(tmp_path, engines=slow, cluster={"drain_s": 500}) as run:
-        wait_until(lambda: run.poll() is not None or "run_started" in told(run_dir), 90)
+        wait_until(lambda: run.poll() is not None or "run_started" in told(run_dir), 240)
         run.send_signal(signal.SIGTERM)
-        wait_until(lambda: run.poll() is not None or "draining" in told(run_dir), 20)
+        wait_until(lambda: run.poll() is not None or "draining" in told(run_dir), 60)
         run.send_signal(signal.SIGTERM)
-        output, _ = run.communicate(timeout=60)
+        output, _ = run.communicate(timeout=240)
     assert run.returncode == 128 + signal.SIGTERM, output
     assert told(run_dir)[-1] == "run_finished"
     assert "Traceback" not in output
