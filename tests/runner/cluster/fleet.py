@@ -43,10 +43,24 @@ class LocalLink:
         self.heard: list[str] = []
         """The methods that were called, in order."""
 
+        self.n_calls = 0
+        """In flight now."""
+
+        self.most_calls = 0
+        """In flight at once, so far."""
+
         self._died = asyncio.Event()
         self._ending: asyncio.Task[None] | None = None
 
     async def call(self, method: str, *arguments: Any) -> Any:
+        self.n_calls += 1
+        self.most_calls = max(self.most_calls, self.n_calls)
+        try:
+            return await self._call(method, *arguments)
+        finally:
+            self.n_calls -= 1
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
         await asyncio.sleep(0)
         self._check()
         name = method_of(method, arguments)

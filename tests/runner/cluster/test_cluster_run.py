@@ -43,6 +43,10 @@ OUTPUT = bytes(range(256)) * 4_500
 """More than one part."""
 
 
+N_CHANNELS = 4
+"""What a worker is called for at once: attempts, orders, attempts to give back, what the driver has."""
+
+
 class Pool(FakePool):
     """Cells take a moment and show a picture; each sandbox holds a file, and the sample's inputs."""
 
@@ -136,7 +140,7 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_every_attempt_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sees_run_dir: bool
 ) -> None:
-    """On three workers, with the run directory in sight or not."""
+    """On three workers, with the run directory in sight or not; calls of a worker never pile up."""
     if not sees_run_dir:
         monkeypatch.setattr("runner.cluster.worker.make_scratch", far_away)
     fleet = LocalFleet(3, lambda setup: Pool())
@@ -148,6 +152,7 @@ async def test_every_attempt_once(
     check_records(tmp_path, {f"s{n}@{epoch}" for n in range(12) for epoch in (1, 2)})
     assert (statistics.n_finished, statistics.n_failed, statistics.n_in_flight) == (24, 0, 0)
     assert statistics.n_turns == 24 * 4
+    assert max(link.most_calls for link in fleet.links) <= N_CHANNELS
     joined = [event for event in read_events(tmp_path) if event["event"] == "worker_joined"]
     assert [event["sees_run_dir"] for event in joined] == [sees_run_dir] * 3
 

@@ -140,15 +140,19 @@ def test_nothing_is_taken_back_from_workers_that_have_no_more_than_they_run() ->
 def test_every_attempt_ends_once_whatever_is_lost(seed: int, n: int, poison: set[int]) -> None:
     """Workers are lost, join, retire and give back at random; a poisonous attempt kills whatever runs it.
 
+    None ever holds more than its window.
+
     Each attempt ends once or is given up; only poisonous ones are given up unless workers die by themselves.
     """
     chance = random.Random(seed)
-    coordinator = Coordinator(window_factor=chance.choice((1.0, 1.5, 2.0)))
+    window_factor = chance.choice((1.0, 1.5, 2.0))
+    coordinator = Coordinator(window_factor)
     poisonous = {f"s{number}" for number in poison}
     left = [f"s{number}" for number in range(n)]
     ended: list[str] = []
     given_up: list[str] = []
     alive: list[str] = []
+    concurrency: dict[str, int] = {}
     n_random_losses, n_workers = chance.randrange(4), 0
 
     for _ in range(5000):
@@ -157,13 +161,16 @@ def test_every_attempt_ends_once_whatever_is_lost(seed: int, n: int, poison: set
         if len(alive) < 3:
             n_workers += 1
             alive.append(f"w{n_workers}")
-            coordinator.add_worker(alive[-1], chance.randint(1, 4))
+            concurrency[alive[-1]] = chance.randint(1, 4)
+            coordinator.add_worker(alive[-1], concurrency[alive[-1]])
         for _ in range(min(coordinator.n_wanted, len(left))):
             coordinator.add(left.pop(0))
         coordinator.assign()
         for worker, attempts in coordinator.withdrawals().items():
             coordinator.returned(worker, attempts)
         owners = [coordinator.owned(worker) for worker in alive]
+        windows = [max(1, int(window_factor * concurrency[worker])) for worker in alive]
+        assert all(len(names) <= window for names, window in zip(owners, windows, strict=True))
         assert len({name for names in owners for name in names}) == sum(map(len, owners))
         worker = chance.choice(alive)
         held = list(coordinator.owned(worker))
