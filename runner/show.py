@@ -34,33 +34,38 @@ def run_lines(
     run = config.get("config", {})
     yield f"benchmark {run.get('benchmark')}, model {run.get('model', {}).get('client')}"
     yield f"run {config['run_id']}, config {config.get('config_hash')}"
-    totals = _Totals()
-    for row in trajectories:
-        totals.add(row)
+    totals = RunTotals(trajectories)
     yield from totals.lines(config.get("n_attempts"))
-    latest = {row["attempt"]: row for row in failures}
-    open_failures = [row for name, row in latest.items() if name not in totals.done]
-    if open_failures:
+    if open_failures := totals.without_a_line(failures):
         yield f"{len(open_failures)} attempts failed by our fault or were cancelled:"
         for row in open_failures[:20]:
             error = _first_line(row.get("error"))
             yield f"  {row['attempt']}: {row['stop_reason']} ({row.get('owner')}) {error}"
     if unfinished:
         yield f"{len(unfinished)} unfinished, with recorded turns:"
-        yield from (f"  {name}: {n} turns" for name, n in list(unfinished.items())[:20])
+        yield from (f"  {name}: {n} turn{'s' * (n > 1)}" for name, n in list(unfinished.items())[:20])
     yield from _event_lines(events)
 
 
-class _Totals:
-    def __init__(self) -> None:
+class RunTotals:
+    """What the finished attempts of a run come to, whichever processes ran them."""
+
+    def __init__(self, trajectories: Iterable[Row]) -> None:
         self.done: set[str] = set()
         self.stop_reasons: Counter[str] = Counter()
         self.n_turns = 0
         self.n_tokens = 0
         self.cost = 0.0
         self.n_artifact_bytes = 0
+        for row in trajectories:
+            self._add(row)
 
-    def add(self, row: Row) -> None:
+    def without_a_line(self, failures: Iterable[Row]) -> list[Row]:
+        """Return the latest failure of each attempt that has not been finished."""
+        latest = {row["attempt"]: row for row in failures}
+        return [row for name, row in latest.items() if name not in self.done]
+
+    def _add(self, row: Row) -> None:
         self.done.add(row["attempt"])
         self.stop_reasons[row["stop_reason"]] += 1
         self.n_turns += len(row.get("turns") or ())
@@ -70,6 +75,7 @@ class _Totals:
         self.n_artifact_bytes += sum(a.get("bytes") or 0 for a in row.get("artifacts") or ())
 
     def lines(self, n_attempts: Any) -> Iterator[str]:
+        """Yield them for a person."""
         reasons = ", ".join(f"{n} {reason}" for reason, n in self.stop_reasons.most_common())
         yield f"{len(self.done)} of {n_attempts or '?'} attempts finished" + (
             f": {reasons}" if reasons else ""
@@ -118,7 +124,9 @@ def _event_lines(events: Iterable[Row]) -> Iterator[str]:
 
 def trajectory_lines(row: Row) -> Iterator[str]:
     """Yield one trajectory, turn by turn."""
-    yield f"{row['attempt']}: {row['stop_reason']} (owner {row.get('owner')}), model {row.get('model')}"
+    owner = f" (owner {row['owner']})" if row.get("owner") else ""
+    model = f", model {row['model']}" if row.get("model") else ""
+    yield f"{row['attempt']}: {row['stop_reason']}{owner}{model}"
     if row.get("error"):
         yield f"error: {row['error']}"
     for number, failed in enumerate(row.get("tries") or (), start=1):

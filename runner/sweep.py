@@ -30,6 +30,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
+from bench_data import BenchDataError
 from runner.admission import SandboxAdmission
 from runner.batch import Batch, RunSummary, Shared, Watching, prepare, run_batch, sandbox_settings
 from runner.config import RunConfig, check_config, read_settings, set_key
@@ -50,6 +51,9 @@ ALIASES = {
     "epochs": "epochs",
 }
 """Short names of what is swept most, and the keys that they stand for."""
+
+CANNOT_BEGIN = (RunnerError, BenchDataError, SandboxError, ValueError)
+"""What a cell may be refused for, which is no bug."""
 
 MAX_CELLS = 10_000
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -198,14 +202,16 @@ async def _run_cell(
         stop.expect(cell)
         batch: Batch = prepare(cell.config)
         stop.listen()
-        watching = Watching(console, handles_signals=False, on_begun=partial(stop.add, cell))
+        watching = Watching(
+            console, handles_signals=False, on_begun=partial(stop.add, cell), label=f"{cell.name}: "
+        )
         summary = await run_batch(batch, watching, shared, engines)
     except asyncio.CancelledError:
         if stop.number is None or not stop.has_cancelled(cell):
             raise
         name = signal.Signals(stop.number).name
         return CellResult(cell, None, f"{name} before it had begun", stop.number)
-    except (RunnerError, SandboxError, ValueError) as error:
+    except CANNOT_BEGIN as error:
         return CellResult(cell, None, str(error))
     except ExceptionGroup as group:
         cause = first_error(group)

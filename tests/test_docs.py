@@ -237,8 +237,10 @@ def test_nightly_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(
         cell.config.model.request == {"temperature": 0.2, "max_tokens": 2000} for cell in chain(*groups)
     )
-    assert sweep([str(path), "--dry-run"]) == 0
-    assert "6 runs below" in capsys.readouterr().out
+    assert sweep([str(path), "--dry-run"]) == 2
+    out = capsys.readouterr().out
+    assert "6 runs below" in out
+    assert out.count("error: pybench needs data.root") == 3
 
 
 def test_ray_serve_config() -> None:

@@ -42,10 +42,13 @@ class Watching:
     on_begun: Callable[[Driver], None] = lambda driver: None
     """Told when the run has begun, by whom it can be drained."""
 
+    label: str = ""
+    """What each line begins with, where several runs write them."""
+
     def say(self, batch: Batch, line: str) -> None:
         """Print a line, unless the user wants nothing beside the progress."""
         if batch.config.progress not in SILENT:
-            self.console.print(line, markup=False, soft_wrap=True)
+            self.console.print(self.label + line, markup=False, soft_wrap=True)
 
 
 @asynccontextmanager
@@ -63,7 +66,9 @@ async def watched(driver: Driver, batch: Batch, watching: Watching, run_id: str)
             await stack.enter_async_context(ControlServer(batch.run_dir, driver))
         except (RunnerError, OSError) as error:
             logger.warning("the run cannot be controlled from another shell: %s", error)
-        watcher = asyncio.create_task(watch(driver.statistics, watching.console, config.progress))
+        watcher = asyncio.create_task(
+            watch(driver.statistics, watching.console, config.progress, watching.label)
+        )
         stack.push_async_callback(_end, watcher)
         yield
 

@@ -62,6 +62,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _show(run: Path, wanted: str | None, ipynb: str | None) -> None:
+    if not run.exists():
+        raise _NotShown(f"{run} is not there; give a run directory, or the file of a recorded run")
     if wanted is None:
         _print(_run(run) if run.is_dir() else recorded_lines(str(run), read_recorded(run)))
     elif ipynb is None:

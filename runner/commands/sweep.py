@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,15 +13,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from runner.batch import prepare
 from runner.cluster.job import check_run_dir
 from runner.config import parse_setting
-from runner.errors import ConfigError
+from runner.errors import ConfigError, JournalError
+from runner.journal import read_events, read_failures, read_trajectories
 from runner.progress import RunConsole, duration
-from runner.sweep import Cell, CellResult, read_sweep, run_sweep
+from runner.resume import check_same_run
+from runner.show import RunTotals
+from runner.sweep import CANNOT_BEGIN, Cell, CellResult, read_sweep, run_sweep
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_SIGNAL = 128
+
+COLUMNS = ("run", "finished", "left", "failed", "turns", "tokens", "cost", "time")
+FILE_CHARS = 10_000
+"""Width of the table where no terminal bounds it: a run is one line then."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -35,14 +44,13 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_USAGE
     print(f"{arguments.config}: {len(cells)} runs below {folder}", flush=True)
     if arguments.dry_run:
-        for cell in cells:
-            print(f"  {cell.name}")
-        return 0
+        return max([dry_run(cell) for cell in cells])
     console = RunConsole()
     results = uvloop.run(
         run_sweep(cells, console, side_by_side=arguments.side_by_side, on_result=report_cell)
     )
-    Console(highlight=False).print(table(results))
+    width = None if sys.stdout.isatty() else FILE_CHARS
+    Console(highlight=False, width=width).print(table(cells, results))
     return exit_code(cells, results)
 
 
@@ -59,7 +67,11 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--side-by-side", metavar="N", type=int, default=1, help="runs at a time, within shared limits")
     add("--set", metavar="KEY.PATH=VALUE", action="append", default=[], dest="settings",
         help="set any key of the config for all cells (repeatable)")  # fmt: skip
-    add("--dry-run", action="store_true", help="list the runs")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="list the runs: what each would run and reuse, or why it cannot",
+    )
     arguments = parser.parse_args(argv)
     if arguments.side_by_side < 1:
         parser.error(f"--side-by-side {arguments.side_by_side}: at least one run at a time")
@@ -72,8 +84,24 @@ def overrides(arguments: argparse.Namespace) -> dict[str, object]:
     if arguments.run_dir is not None:
         settings["run_dir"] = arguments.run_dir
     if arguments.side_by_side > 1:
-        settings.setdefault("progress", "quiet")  # several live views cannot share a terminal
+        settings.setdefault("progress", "plain")  # several live views cannot share a terminal
     return settings
+
+
+def dry_run(cell: Cell) -> int:
+    """Print what a cell would run and reuse, or why it could not begin. Returns an exit code."""
+    try:
+        batch = prepare(cell.config)
+        check_same_run(batch.run_dir, batch.record({}))
+        counts = Counter(planned.action for planned in batch.plan())
+    except CANNOT_BEGIN as error:
+        print(f"  {cell.name}: error: {error}", flush=True)
+        return EXIT_USAGE
+    print(
+        f"  {cell.name}: {counts['run']} to run, {counts['resume']} to go on with, {counts['reuse']} done",
+        flush=True,
+    )
+    return 0
 
 
 def report_cell(result: CellResult) -> None:
@@ -85,29 +113,41 @@ def report_cell(result: CellResult) -> None:
         print(f"{result.cell.name}: {n_done} finished, {result.summary.n_left} left", flush=True)
 
 
-def table(results: Sequence[CellResult]) -> Table:
-    """Return what came of all cells."""
+def table(cells: Sequence[Cell], results: Sequence[CellResult]) -> Table:
+    """Return what there is of all cells, whichever commands ran them. Reads the run directories."""
     grid = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("run", "finished", "left", "failed", "turns", "tokens", "cost", "time"):
+    for name in COLUMNS:
         grid.add_column(name, justify="left" if name == "run" else "right", overflow="fold")
-    for result in sorted(results, key=lambda result: result.cell.name):
-        grid.add_row(*(Text(cell) for cell in _row(result)))
+    by_name = {result.cell.name: result for result in results}
+    for cell in cells:
+        grid.add_row(*(Text(text) for text in _row(cell, by_name.get(cell.name))))
     return grid
 
 
-def _row(result: CellResult) -> list[str]:
-    if result.summary is None:
-        return [result.cell.name, "error", *[""] * 6]
-    s = result.summary.statistics
+def _row(cell: Cell, result: CellResult | None) -> list[str]:
+    if result is None or result.summary is None:
+        first = [cell.name, "not begun" if result is None else "error", ""]
+    else:
+        n_done = result.summary.n_done_before + result.summary.statistics.n_finished
+        first = [cell.name, str(n_done), str(result.summary.n_left)]
+    try:
+        return first + _totals(cell)
+    except JournalError:  # the cell's error says it
+        return first + [""] * (len(COLUMNS) - len(first))
+
+
+def _totals(cell: Cell) -> list[str]:
+    """Return the last columns of a cell. Raises JournalError."""
+    assert cell.config.run_dir is not None, "each cell has its own"
+    totals = RunTotals(read_trajectories(cell.config.run_dir))
+    without = totals.without_a_line(read_failures(cell.config.run_dir))
+    wall_s = sum(event.get("wall_s") or 0.0 for event in read_events(cell.config.run_dir))
     return [
-        result.cell.name,
-        str(result.summary.n_done_before + s.n_finished),
-        str(result.summary.n_left),
-        str(s.n_failed),
-        str(s.n_turns),
-        str(s.n_prompt_tokens + s.n_completion_tokens),
-        "" if s.cost is None else f"{s.cost:.4g}",
-        duration(s.elapsed_s),
+        str(sum(row["stop_reason"] != "cancelled" for row in without)),
+        str(totals.n_turns),
+        str(totals.n_tokens),
+        f"{totals.cost:.4g}" if totals.cost else "",
+        duration(wall_s),
     ]
 
 

@@ -35,11 +35,11 @@ class RunConsole(Console):
         self.quiet = True
 
 
-async def watch(statistics: Statistics, console: Console, mode: Mode = "auto") -> None:
+async def watch(statistics: Statistics, console: Console, mode: Mode = "auto", label: str = "") -> None:
     """Show the statistics until cancelled; the live view and JSON show the last state once more then.
 
     `json` writes the fields of RunStatistics, an object a line; `auto` is `live` on a terminal and `plain`
-    elsewhere.
+    elsewhere. Plain lines begin with `label`.
     """
     if mode == "auto":
         mode = "live" if console.is_terminal else "plain"
@@ -50,7 +50,7 @@ async def watch(statistics: Statistics, console: Console, mode: Mode = "auto") -
             case "json":
                 await _watch_json(statistics, console)
             case "plain":
-                await _watch_plain(statistics, console)
+                await _watch_plain(statistics, console, label)
 
 
 async def _watch_live(statistics: Statistics, console: Console) -> None:
@@ -63,10 +63,10 @@ async def _watch_live(statistics: Statistics, console: Console) -> None:
             live.update(live_view(statistics(), console.width), refresh=True)
 
 
-async def _watch_plain(statistics: Statistics, console: Console) -> None:
+async def _watch_plain(statistics: Statistics, console: Console, label: str) -> None:
     while True:
         await asyncio.sleep(PLAIN_INTERVAL_S)
-        console.print(status_line(statistics()), highlight=False, soft_wrap=True, markup=False)
+        console.print(label + status_line(statistics()), highlight=False, soft_wrap=True, markup=False)
 
 
 async def _watch_json(statistics: Statistics, console: Console) -> None:

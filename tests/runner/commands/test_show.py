@@ -99,7 +99,7 @@ def test_unreadable(
     assert show(path, *arguments) == 1
     assert message in capsys.readouterr().err
     assert show(tmp_path / "absent.jsonl", *arguments) == 1
-    assert "No such file" in capsys.readouterr().err
+    assert "absent.jsonl is not there; give a run directory, or" in capsys.readouterr().err
 
 
 def test_notebook_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

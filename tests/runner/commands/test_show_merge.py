@@ -72,7 +72,7 @@ def test_show_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert show(run) == 0
     text = capsys.readouterr().out
     for part in ("benchmark jsonl:x, model nop", "2 of 9 attempts finished: 2 answer", "4 turns",
-                 "1 attempts failed by our fault", "c@1: engine_error (engine) down", "d@1: 1 turns", "1 run_finished"):  # fmt: skip
+                 "1 attempts failed by our fault", "c@1: engine_error (engine) down", "d@1: 1 turn\n", "1 run_finished"):  # fmt: skip
         assert part in text
 
 
@@ -94,7 +94,9 @@ def test_show_trajectory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert show(run, "c") == 0
     assert "error: down" in capsys.readouterr().out
     assert show(run, "d") == 0
-    assert "half" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert text.startswith("d@1: unfinished\n")
+    assert "half" in text
 
 
 def test_show_unknown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,6 +172,8 @@ def test_merge_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert merge(one, two, "-o", tmp_path / "out") == 2
     assert "two is no shard of the run in" in (error := capsys.readouterr().err)
     assert "limits.max_turns is 3 there and 10 here" in error
+    assert merge(one, tmp_path / "two/../one", "-o", tmp_path / "out") == 2
+    assert "one is named twice" in capsys.readouterr().err
     assert merge(one, "-o", two) == 2
     assert "exists and is not empty" in capsys.readouterr().err
     with Journal(one):

@@ -36,6 +36,13 @@ def write(path: Path, text: str) -> Path:
     return file
 
 
+def table_of(output: str) -> list[list[str]]:
+    """Return the rows of the table that a sweep ends with."""
+    lines = output.splitlines()
+    (head,) = (number for number, line in enumerate(lines) if line.startswith("run  "))
+    return [line.split() for line in lines[head + 1 :]]
+
+
 def test_cells(tmp_path: Path) -> None:
     """Every combination, with its own folder, named for its values; any key can be swept."""
     text = "matrix:\n  models: [oracle, {client: nop, name: x}]\n  temperatures: [0.0, 1]\n  epochs: [1, 2]\n  limits.max_turns: [3]\n"
@@ -146,8 +153,41 @@ def test_sweep_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str], si
     runs = sorted((tmp_path / "out").iterdir())
     assert [len(list(read_trajectories(run))) for run in runs] == [2] * 4
     assert out.count("2 finished, 0 left") == 4
+    names = [cell.name for cell in read_sweep(tmp_path / "sweep.yaml", {})]
+    n_turns = {run.name: sum(len(row["turns"]) for row in read_trajectories(run)) for run in runs}
+    expected = [[name, "2", "0", "0", str(n_turns[name])] for name in names]
+    assert [row[:5] for row in table_of(out)] == expected
+
+    assert main([*arguments, "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("0 to run, 0 to go on with, 2 done") == 4
     assert main(arguments) == 0
     assert [len(list(read_trajectories(run))) for run in runs] == [2] * 4
+    assert [row[:5] for row in table_of(capsys.readouterr().out)] == expected, (
+        "of all commands, not of the last"
+    )
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("axis", "error"),
+    [
+        ("benchmark: [pybench, quickstart]", "error: pybench needs data.root"),
+        ("models: [nosuch, nop]", "error: --model nosuch: no such model client"),
+    ],
+)
+def test_what_cannot_be_prepared_costs_its_own_cell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], axis: str, error: str
+) -> None:
+    """Data that is not there, a model that nobody knows: the others run, and a dry run says it beforehand."""
+    text = f"model: nop\nsamples: math*\nlimit: 1\nmatrix:\n  {axis}\n"
+    arguments = ["sweep", str(write(tmp_path, text)), "--run-dir", str(tmp_path / "out")]
+    assert main([*arguments, "--dry-run"]) == 2
+    out = capsys.readouterr().out
+    assert out.count("error") == out.count(error) == out.count("1 to run") == 1
+    assert main(arguments) == 1
+    captured = capsys.readouterr()
+    assert error in captured.err
+    assert [row[1] for row in table_of(captured.out)] == ["error", "1"]
 
 
 @pytest.mark.kernel
@@ -179,7 +219,7 @@ async def test_signal_ends_all_cells(tmp_path: Path, first: str) -> None:
                 await asyncio.sleep(0.05)
             process.send_signal(signal.SIGTERM)
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(25):
                 output, _ = await process.communicate()
         finally:
             if process.returncode is None:
