@@ -80,6 +80,10 @@ def merge(shards: Sequence[Path], destination: Path) -> Merged:
 
 
 def _check_same(shards: Sequence[Path], configs: Sequence[dict[str, Any]]) -> None:
+    places = [shard.resolve() for shard in shards]
+    for shard, place in zip(shards, places, strict=True):
+        if places.count(place) > 1:
+            raise ConfigError(f"merge: {shard} is named twice; name each run once")
     first = configs[0].get("settings", {})
     for shard, config in zip(shards[1:], configs[1:], strict=True):
         settings = config.get("settings", {})

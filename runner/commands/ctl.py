@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -60,10 +61,10 @@ def _request(parser: argparse.ArgumentParser, command: str, argument: str | None
                 parser.error("cancel needs a SAMPLE, or an attempt: SAMPLE@EPOCH")
             return {"command": command, "sample": argument}
         case "set":
-            key, _, value = (argument or "").partition("=")
-            if key != "concurrency" or not value.isdigit():
-                parser.error(f"set takes concurrency=N, not {argument!r}")
-            return {"command": command, "concurrency": int(value)}
+            found = re.fullmatch(r"concurrency=([0-9]{1,9})", argument or "")
+            if found is None:
+                parser.error(f"set takes concurrency=N, not {argument or 'nothing'!r}")
+            return {"command": command, "concurrency": int(found[1])}
     if argument is not None:
         parser.error(f"{command} takes nothing more, found {argument!r}")
     return {"command": command}

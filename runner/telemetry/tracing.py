@@ -2,7 +2,8 @@
 
 On when its packages are installed (`pip install kernelfleet[tracing]`) and its standard environment variables
 name an exporter: OTEL_TRACES_EXPORTER (`otlp`, `console`) or OTEL_EXPORTER_OTLP_ENDPOINT; OTEL_SDK_DISABLED
-turns it off, OTEL_SERVICE_NAME and the others mean what OpenTelemetry says. Off, a span costs a call.
+turns it off, OTEL_EXPORTER_OTLP_PROTOCOL (`http/protobuf`, or `grpc` with its own package), OTEL_SERVICE_NAME
+and the others mean what OpenTelemetry says. Off, a span costs a call.
 
 Attributes follow OpenTelemetry's conventions for generative AI where there are any (`gen_ai.*`); ours
 begin with `kernelfleet.`.
@@ -19,6 +20,10 @@ from runner.errors import ConfigError
 
 SERVICE_NAME = "kernelfleet"
 EXPORTERS = ("otlp", "console")
+PROTOCOLS = ("http/protobuf", "grpc")
+"""Of the exporter `otlp`; the first is the default."""
+
+GRPC_PACKAGE = "opentelemetry-exporter-otlp-proto-grpc"
 
 
 class Span(Protocol):
@@ -74,20 +79,36 @@ def build_tracer(environment: Mapping[str, str] = os.environ) -> Tracer:
         raise ConfigError(
             f"OTEL_TRACES_EXPORTER={name}: not known here; use {' or '.join(EXPORTERS)}, or none"
         )
+    protocol = _protocol(environment) if name == "otlp" else ""
     try:
-        return OtelTracer(_exporter(name))
+        return OtelTracer(_exporter(protocol))
     except ImportError as error:
+        package = GRPC_PACKAGE if protocol == "grpc" else "'kernelfleet[tracing]'"
         raise ConfigError(
             f"OTEL_TRACES_EXPORTER={name} asks for traces, and {error.name} is not installed: "
-            "pip install 'kernelfleet[tracing]', or set OTEL_TRACES_EXPORTER=none"
+            f"pip install {package}, or set OTEL_TRACES_EXPORTER=none"
         ) from error
 
 
-def _exporter(name: str) -> Any:
-    if name == "console":
-        from opentelemetry.sdk.trace.export import ConsoleSpanExporter
+def _protocol(environment: Mapping[str, str]) -> str:
+    for key in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        if protocol := environment.get(key, ""):
+            if protocol not in PROTOCOLS:
+                raise ConfigError(f"{key}={protocol}: not known here; use {' or '.join(PROTOCOLS)}")
+            return protocol
+    return PROTOCOLS[0]
 
-        return ConsoleSpanExporter()
+
+def _exporter(protocol: str) -> Any:
+    match protocol:
+        case "":
+            from opentelemetry.sdk.trace.export import ConsoleSpanExporter
+
+            return ConsoleSpanExporter()
+        case "grpc":
+            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as OverGrpc
+
+            return OverGrpc()
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     return OTLPSpanExporter()

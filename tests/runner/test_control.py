@@ -198,6 +198,8 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
         ["r", "cancel"],
         ["r", "set", "speed=3"],
         ["r", "set"],
+        ["r", "set", "concurrency=\N{SUPERSCRIPT TWO}"],
+        ["r", "set", "concurrency=" + "9" * 5000],
         ["r", "pause", "now"],
         ["r", "fly"],
     ):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -78,12 +80,63 @@ def test_console_exporter() -> None:
     tracer.close()
 
 
-def test_what_cannot_be_had_is_told() -> None:
-    """An unknown exporter, or one that is not installed: what to do."""
-    with pytest.raises(ConfigError, match="OTEL_TRACES_EXPORTER=zipkin: not known here; use otlp or console"):
-        build_tracer({"OTEL_TRACES_EXPORTER": "zipkin"})
-    with pytest.raises(ConfigError, match=r"pip install 'kernelfleet\[tracing\]'"):
-        build_tracer({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"})
+OTLP = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}
+EXPORTER = "opentelemetry.exporter.otlp.proto.{}.trace_exporter"
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        (
+            {"OTEL_TRACES_EXPORTER": "zipkin"},
+            "OTEL_TRACES_EXPORTER=zipkin: not known here; use otlp or console",
+        ),
+        (OTLP, r"pip install 'kernelfleet\[tracing\]'"),
+        (
+            OTLP | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+            "pip install opentelemetry-exporter-otlp-proto-grpc",
+        ),
+        (
+            OTLP | {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
+            "PROTOCOL=http/json: not known here; use http/pro",
+        ),
+    ],
+)
+def test_what_cannot_be_had_is_told(
+    environment: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unknown exporter or protocol, or one that is not installed: what to do."""
+    for protocol in ("http", "grpc"):
+        monkeypatch.setitem(sys.modules, EXPORTER.format(protocol), None)
+    with pytest.raises(ConfigError, match=message):
+        build_tracer(environment)
+
+
+@pytest.mark.parametrize(
+    ("environment", "protocol"),
+    [
+        ({}, "http"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, "http"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "grpc"),
+        (
+            {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"},
+            "http",
+        ),
+    ],
+)
+def test_protocol_is_the_environments(
+    environment: dict[str, str], protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spans go by the exporter of that protocol; the variable for traces alone comes first."""
+    exporters = {name: InMemorySpanExporter() for name in ("http", "grpc")}
+    for name, exporter in exporters.items():
+        module = SimpleNamespace(OTLPSpanExporter=lambda exporter=exporter: exporter)
+        monkeypatch.setitem(sys.modules, EXPORTER.format(name), module)
+    tracer = build_tracer(OTLP | environment)
+    with tracer.span("turn", {}):
+        pass
+    tracer.close()
+    assert [name for name, exporter in exporters.items() if exporter.get_finished_spans()] == [protocol]
 
 
 def test_off_is_nearly_free() -> None:
