@@ -229,7 +229,8 @@ def result_lines(summary: RunSummary) -> list[str]:
     statistics = summary.statistics
     done_before = f" ({summary.n_done_before} were done before)" if summary.n_done_before else ""
     took = duration(statistics.elapsed_s)
-    lines = [f"{statistics.n_finished} trajectories finished in {took}{done_before}"]
+    n = statistics.n_finished
+    lines = [f"{n} {'trajectory' if n == 1 else 'trajectories'} finished in {took}{done_before}"]
     if statistics.n_resumed or statistics.n_restarted:
         resumed = f"{statistics.n_resumed} went on from their last turn"
         lines.append(f"of those begun earlier, {resumed}, {statistics.n_restarted} began again")
