@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -26,10 +27,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = words.pop(0) if words[0] in COMMANDS else "score"
     module = import_module(COMMANDS[command][0])
     try:
-        return int(module.main(words))
+        code = int(module.main(words))
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("scoring: interrupted; nothing was written", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # `| head`; the interpreter's own flush at its end must find a place
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
 
 
 def _usage() -> list[str]:

@@ -2,7 +2,8 @@
 
 PyBench's `trajectory.jsonl` (github.com/Mercury7353/PyBench at fa90fae): a line per task with the
 messages and the task's own fields, in the order in which the tasks ended. Upstream's scorer reads it, and
-so does everything here that reads a recorded run.
+so does everything here that reads a recorded run. Its scorer also wants the output files of all tasks in one
+folder, which `--outputs` makes.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bench_data import Sample
 from bench_data.errors import BenchDataError
 from runner.errors import RunnerError
 from runner.journal import CONFIG, EVENTS, FAILURES, TRAJECTORIES, read_failures, read_trajectories
-from scoring.errors import RunDirError
+from scoring.errors import ArtifactChanged, RunDirError
+from scoring.facts import read_unchanged
+from scoring.pybench.scorer import output_folders
 from scoring.store import check_target, load_benchmark, open_run, write_atomically
+from scoring.trajectory import Artifact
 
 Row = Mapping[str, Any]
 Message = dict[str, Any]
@@ -37,12 +41,12 @@ def main(argv: Sequence[str]) -> int:
     """Run the command line; return the exit code: 0, 2 for what the user can mend, 1 for what failed."""
     arguments = _parse(argv)
     try:
-        _export(arguments.run_dir, arguments.epoch, arguments.output)
-    except (RunDirError, BenchDataError, RunnerError) as error:
+        _export(arguments.run_dir, arguments.epoch, arguments.output, arguments.outputs)
+    except (RunDirError, ArtifactChanged, BenchDataError, RunnerError) as error:
         _say(str(error))
         return 2
-    except BrokenPipeError:  # `| head`
-        sys.stderr.close()
+    except BrokenPipeError:
+        raise  # `| head`
     except OSError as error:
         _say(str(error))
         return 1
@@ -63,19 +67,29 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="replaced, whole or not at all (default: standard output)"
     )
+    parser.add_argument(
+        "--outputs",
+        type=Path,
+        metavar="DIR",
+        help="also copy the output files of all tasks into this new folder, as `scoring pybench` takes them",
+    )
     return parser.parse_args(argv)
 
 
-def _export(run_dir: Path, epoch: int, output: Path | None) -> None:
+def _export(run_dir: Path, epoch: int, output: Path | None, outputs: Path | None) -> None:
     run = open_run(run_dir)
     if output is not None and output.resolve() in {(run_dir / name).resolve() for name in OWN_FILES}:
         raise RunDirError(f"{output} is a file of the run itself; choose another --output")
     check_target(str(output) if output else None)
+    if outputs is not None and outputs.exists():
+        raise RunDirError(f"{outputs} is there already; name a new folder for --outputs")
     samples = {sample.id: sample for sample in load_benchmark(run).samples}
     lines = list(pybench_lines(read_trajectories(run_dir), samples, epoch=epoch))
     if not lines:
         raise RunDirError(f"{run_dir} has no finished attempts of epoch {epoch}; choose another --epoch")
     content = "".join(lines).encode()
+    if outputs is not None:
+        _copy_outputs(output_folders(read_trajectories(run_dir), run_dir).get(epoch, {}), outputs)
     if output is None:
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
@@ -85,6 +99,17 @@ def _export(run_dir: Path, epoch: int, output: Path | None) -> None:
     if left_out:
         some = ", ".join(sorted(left_out)[:10]) + (", ..." if left_out[10:] else "")
         _say(f"{len(left_out)} attempts have no line, for they failed by no fault of the model: {some}")
+
+
+def _copy_outputs(artifacts: Mapping[str, Artifact], folder: Path) -> None:
+    """Write what is in `output/` into a new folder; a file gives way to another task's folder of its name."""
+    folder.mkdir(parents=True)
+    inside = {name: a for name, a in artifacts.items() if name.startswith("output/") and not a.problem}
+    folders = {str(parent) for name in inside for parent in PurePosixPath(name).parents}
+    for name in inside.keys() - folders:
+        target = folder / name.removeprefix("output/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(read_unchanged(inside[name]))
 
 
 def _without_line(run_dir: Path, epoch: int) -> list[str]:

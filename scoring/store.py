@@ -158,10 +158,12 @@ def report_json(report: Report) -> bytes:
 
 
 def check_target(target: str | None) -> None:
-    """Raise RunDirError, before any work, when the folder is missing that a file is to be written to."""
-    folder = Path(target or "").parent
-    if not folder.is_dir():
-        raise RunDirError(f"{target}: there is no folder {folder}; make it, or name another file")
+    """Raise RunDirError, before any work, when a file lacks its folder, or has one in its place."""
+    path = Path(target or "")
+    if not path.parent.is_dir():
+        raise RunDirError(f"{target}: there is no folder {path.parent}; make it, or name another file")
+    if target and path.is_dir():
+        raise RunDirError(f"{target} is a folder; name a file in it")
 
 
 def write_atomically(path: Path, data: bytes) -> Path:

@@ -17,7 +17,7 @@ from bench_data import DataOptions
 from bench_data.errors import BenchDataError
 from bench_data.pybench import all_tasks
 from runner.errors import RunnerError
-from runner.journal import read_recorded
+from runner.journal import CONFIG, TRAJECTORIES, read_recorded
 from sandbox_pool import PoolConfig, SandboxError, SandboxPool, UnsupportedHost
 from scoring.errors import RunDirError, ScoringError
 from scoring.judging import Context
@@ -45,18 +45,16 @@ def main(argv: Sequence[str]) -> int:
     try:
         check_readers()
         check_target(arguments.json)
+        check_outputs(arguments.outputs)
         rows = list(read_recorded(arguments.trajectories))
+        if not rows:
+            raise RunDirError(f"{arguments.trajectories} has no trajectories: there is nothing to score")
         prompt = recorded_prompt(rows)
         report, tasks = _score(arguments, rows)
         found = differences(tasks, {report.profile: report})
         content = _json(report, prompt, arguments.data_version, found)
-        if arguments.json == "-":
-            sys.stdout.write(content.decode())
-            return 0
-        if arguments.json is not None:
+        if arguments.json not in (None, "-"):
             write_atomically(Path(arguments.json), content)
-        print(f"system prompt: {prompt}", *lines(as_json(report)), sep="\n")
-        print(f"the other profile judges {len(found)} tasks by other rules: --json has each, with the reason")
     except (RunDirError, BenchDataError, RunnerError) as error:
         print(f"scoring: {error}", file=sys.stderr)
         return 2
@@ -64,6 +62,11 @@ def main(argv: Sequence[str]) -> int:
         advice = "; or --allow-unsafe, if you trust the files" if isinstance(error, UnsupportedHost) else ""
         print(f"scoring: {error}{advice}", file=sys.stderr)
         return 1
+    if arguments.json == "-":
+        sys.stdout.write(content.decode())
+        return 0
+    print(f"system prompt: {prompt}", *lines(as_json(report)), sep="\n")
+    print(f"the other profile judges {len(found)} tasks by other rules: --json has each, with the reason")
     return 0
 
 
@@ -100,6 +103,16 @@ def check_readers() -> None:
     missing = [package for module, package in READERS_NEED.items() if find_spec(module) is None]
     if missing:
         raise RunDirError(f"scoring PyBench needs {', '.join(missing)}: make install-pybench installs it")
+
+
+def check_outputs(folder: Path) -> None:
+    """Raise RunDirError for a run directory of ours, or its artifacts, where each task has a folder."""
+    run_dir = folder.parent if folder.name == "artifacts" else folder
+    if (run_dir / CONFIG).is_file() and (run_dir / TRAJECTORIES).is_file():
+        raise RunDirError(
+            f"{run_dir} is a run of ours, which `python -m scoring {run_dir}` scores; its output files in one "
+            f"folder are given by `python -m scoring export {run_dir} --format pybench --outputs DIR`"
+        )
 
 
 def load_tasks(options: DataOptions) -> Tasks:

@@ -70,9 +70,8 @@ def main(argv: Sequence[str]) -> int:
             allow_unsafe=arguments.allow_unsafe,
             max_failed_share=arguments.max_failed_share,
         )
-        _show(report, arguments.run_dir, arguments.json)
-        if report.headline_withheld:
-            print(f"scoring: no headline number: {report.headline_withheld}", file=sys.stderr)
+        if arguments.json not in (None, "-"):
+            write_atomically(Path(arguments.json), report_json(report))
     except (RunDirError, BenchDataError, RunnerError) as error:
         print(f"scoring: {error}", file=sys.stderr)
         return 2
@@ -82,6 +81,12 @@ def main(argv: Sequence[str]) -> int:
     except (ScoringError, SandboxError, OSError) as error:
         print(f"scoring: {error}", file=sys.stderr)
         return 1
+    is_json = arguments.json == "-"
+    print_report(report, arguments.run_dir, sys.stderr if is_json else sys.stdout)
+    if is_json:
+        sys.stdout.write(report_json(report).decode())
+    if report.headline_withheld:
+        print(f"scoring: no headline number: {report.headline_withheld}", file=sys.stderr)
     return 0
 
 
@@ -206,13 +211,3 @@ def _failures(run_dir: Path) -> dict[Attempt, str]:
                 f"ended by {row['stop_reason']}: {row.get('error') or 'no error text'}"
             )
     return failures
-
-
-def _show(report: Report, run_dir: Path, json_target: str | None) -> None:
-    if json_target == "-":
-        print_report(report, run_dir, sys.stderr)
-        sys.stdout.write(report_json(report).decode())
-        return
-    if json_target is not None:
-        write_atomically(Path(json_target), report_json(report))
-    print_report(report, run_dir, sys.stdout)

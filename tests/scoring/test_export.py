@@ -191,12 +191,46 @@ def test_command_refuses(
 
 
 def test_no_place_to_write(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A missing folder is exit code 2, and what cannot be written 1, each with the reason."""
+    """A missing folder, and one in the file's place, are exit code 2 with the reason."""
     assert export(run_dir, "--output", tmp_path / "absent/trajectory.jsonl") == 2
     assert f"there is no folder {tmp_path}/absent; make it" in capsys.readouterr().err
     (tmp_path / "folder").mkdir()
-    assert export(run_dir, "--output", tmp_path / "folder") == 1
-    assert "Is a directory" in capsys.readouterr().err
+    assert export(run_dir, "--output", tmp_path / "folder") == 2
+    assert "folder is a folder; name a file in it" in capsys.readouterr().err
+    assert export(run_dir, "--outputs", tmp_path / "folder") == 2
+    assert "folder is there already; name a new folder" in capsys.readouterr().err
+
+
+def test_output_files_in_one_folder(run_dir: Path, tmp_path: Path) -> None:
+    """Those of all tasks, the later attempt's where two have one name; a file gives way to a folder."""
+    outputs = tmp_path / "new/output"
+    for name, contents in {
+        "2": {"2.csv": b"a", "x/y": b"b", "z": b"c"},
+        "52": {"x": b"d", "z": b"e"},
+    }.items():
+        folder = run_dir / f"artifacts/{name}/1"
+        for path, content in {f"output/{path}": content for path, content in contents.items()}.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
+        (folder / "elsewhere").write_bytes(b"f")
+        left = [path for path in folder.rglob("*") if path.is_file()]
+        entries: list[dict[str, Any]] = [
+            {"path": str(path.relative_to(run_dir)), "bytes": 1} for path in left
+        ]
+        entries.append({"path": f"artifacts/{name}/1/output/link", "problem": "a symbolic link"})
+        with (run_dir / "trajectories.jsonl").open("ab") as lines:
+            lines.write(encode_line(row(name) | {"artifacts": entries}))
+
+    assert export(run_dir, "--output", tmp_path / "t.jsonl", "--outputs", outputs) == 0
+    files = [path for path in outputs.rglob("*") if path.is_file()]
+    assert {str(path.relative_to(outputs)): path.read_bytes() for path in files} == {
+        "2.csv": b"a",
+        "x/y": b"b",
+        "z": b"e",
+    }
+
+    (run_dir / "artifacts/52/1/output/z").write_bytes(b"changed")
+    assert export(run_dir, "--output", tmp_path / "t.jsonl", "--outputs", tmp_path / "other") == 2
 
 
 @pytest.mark.kernel

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,17 @@ def test_scoring_again_gives_the_same_bytes(make_run: Any, capsys: pytest.Captur
     after = [(run_dir / name).read_bytes() for name in ("scores.jsonl", "report.json", "copy.json")]
     assert after == [*before, before[1]]
     assert "pass rate" in capsys.readouterr().out
+
+
+def test_nobody_reads_on(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`| head` is no failure, and says nothing."""
+    run_dir = make_run([trajectory("two", "Answer: 2")])
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with open(write_end, "w") as broken:  # noqa: PTH123 - a descriptor
+        monkeypatch.setattr("sys.stdout", broken)
+        assert main([str(run_dir), "--json", "-"]) == 0
+    assert (run_dir / "report.json").is_file()
 
 
 @pytest.mark.parametrize(

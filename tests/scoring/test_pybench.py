@@ -22,7 +22,7 @@ from scoring.pybench.tasks import load_checks
 for module in ("cv2", "mutagen"):
     pytest.importorskip(module, reason="what PyBench needs is not installed: make install-pybench")
 
-N_TASKS = 143
+N_TASKS = len(load_checks())
 TASKS = {"16": "data/16.xlsx", "21": "data/21.csv", "22": None, "67": None, "68": None, "138": None}
 """Of the checkout here, and their inputs: that of 21 is missing."""
 
@@ -301,6 +301,17 @@ def foreign_line(folder: Path, _: pytest.MonkeyPatch) -> None:
     (folder / "t.jsonl").write_text('{"task": 67}\n')
 
 
+def no_lines(folder: Path, _: pytest.MonkeyPatch) -> None:
+    """Let nothing have been recorded."""
+    (folder / "t.jsonl").write_text("\n")
+
+
+def our_run(folder: Path, _: pytest.MonkeyPatch) -> None:
+    """Let the output files be those of a run of ours."""
+    for name in ("config.json", "trajectories.jsonl"):
+        (folder / "output" / name).touch()
+
+
 def no_packages(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Take a package away."""
     monkeypatch.setattr("scoring.commands.pybench.find_spec", lambda name: None if name == "cv2" else name)
@@ -315,6 +326,8 @@ def no_packages(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (no_outputs, "output is not a folder; give the one that holds the output files"),
         (corrupt_line, "t.jsonl:2: not JSON"),
         (foreign_line, "t.jsonl:1: neither a trajectory of ours"),
+        (no_lines, "t.jsonl has no trajectories: there is nothing to score"),
+        (our_run, "output is a run of ours, which `python -m scoring"),
         (no_packages, "scoring PyBench needs opencv-python-headless: make install-pybench installs it"),
     ],
 )
