@@ -45,8 +45,8 @@ def main(argv: Sequence[str]) -> int:
     except (RunDirError, ArtifactChanged, BenchDataError, RunnerError) as error:
         _say(str(error))
         return 2
-    except BrokenPipeError:
-        raise  # `| head`
+    except BrokenPipeError:  # `| head`, for the caller
+        raise
     except OSError as error:
         _say(str(error))
         return 1

@@ -110,8 +110,8 @@ def check_outputs(folder: Path) -> None:
     run_dir = folder.parent if folder.name == "artifacts" else folder
     if (run_dir / CONFIG).is_file() and (run_dir / TRAJECTORIES).is_file():
         raise RunDirError(
-            f"{run_dir} is a run of ours, which `python -m scoring {run_dir}` scores; its output files in one "
-            f"folder are given by `python -m scoring export {run_dir} --format pybench --outputs DIR`"
+            f"{run_dir} is a run of ours, which `python -m scoring {run_dir}` scores; its output files "
+            f"in one folder are given by `python -m scoring export {run_dir} --format pybench --outputs DIR`"
         )
 
 
