@@ -47,6 +47,9 @@ FIRST_VERSIONS = {
 }
 """Git blob ids of the inputs that upstream's own runs have changed since, in their first version."""
 
+LOST = {"data/Geoffrey Hinton.pdf": "4f03630d9a3ba02eee4ce0ad8d3e78a8f6157f65"}
+"""Git blob ids of inputs that a task names and a later commit removed."""
+
 GROUPS = {
     "简单数据分析处理": "chart",
     "总结分析": "chart",
@@ -165,7 +168,7 @@ def _find_inputs(
         if name.startswith("/") or ".." in name.split("/"):
             problems.append(f"{file_path} leaves the working directory")
         elif pristine and name in FIRST_VERSIONS:
-            first = _first_version(root, name)
+            first = _by_blob(root, name, FIRST_VERSIONS[name])
             if first is None:
                 problems.append(
                     f"the first version of {name} is neither in data_pristine/ nor in the git history of "
@@ -175,14 +178,19 @@ def _find_inputs(
                 files.append(SampleFile(name, first))
         elif (root / name).is_file():
             files.append(SampleFile(name, root / name))
+        elif name in LOST and (found := _by_blob(root, name, LOST[name])):
+            files.append(SampleFile(name, found))
+        elif name in LOST:
+            problems.append(
+                f"{file_path} is neither at head nor in the git history of data.root ({_remedy(root)})"
+            )
         else:
             problems.append(f"{file_path} is missing")
     return tuple(files), problems
 
 
-def _first_version(root: Path, name: str) -> Any:
-    """Return the path of a file in its first version, or what reads it from git; None if there is none."""
-    blob = FIRST_VERSIONS[name]
+def _by_blob(root: Path, name: str, blob: str) -> Any:
+    """Return the path of a file that is this blob, or what reads it from git; None if there is none."""
     for path in (root / "data_pristine" / Path(name).name, root / name):
         if path.is_file() and git_blob_id(path.read_bytes()) == blob:
             return path

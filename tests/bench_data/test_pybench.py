@@ -88,6 +88,29 @@ def test_first_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert content("pristine") == first
 
 
+@pytest.mark.parametrize("version", ["head", "pristine"])
+def test_what_a_later_commit_removed_comes_from_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """The input of a task that upstream's last commit lacks; without its history, the reason says so."""
+    monkeypatch.setattr(pybench, "LOST", {CLINICS: git_blob_id(b"lost\n")})
+    monkeypatch.delitem(pybench.FIRST_VERSIONS, CLINICS)
+    root = checkout(tmp_path, task("2", "./" + CLINICS))
+    options = DataOptions.model_validate({"root": root, "version": version})
+    pybench._remedy.cache_clear()
+    (skipped,) = load("pybench", options).skipped
+    assert skipped.reason.endswith("in the git history of data.root (a git clone of PyBench has it)")
+
+    git(root, "init", "-q")
+    (root / CLINICS).write_bytes(b"lost\n")
+    git(root, "add", "data")
+    git(root, "commit", "-qm", "x")
+    (root / CLINICS).unlink()
+    assert load("pybench", options).samples[0].files[0].read() == b"lost\n"
+    (root / CLINICS).write_bytes(b"brought back\n")
+    assert load("pybench", options).samples[0].files[0].read() == b"brought back\n"
+
+
 def test_shallow_clone_gets_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clone of the last commit alone lacks the first versions; the command that is named brings them."""
     first = b"first\n"
