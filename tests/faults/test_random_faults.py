@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,12 @@ async def drive(tmp_path: Path, urls: list[str], n: int, pool: FakePool, **limit
         await model.close()
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - a proxy has no event for that
+            await asyncio.sleep(0.01)
+
+
 @pytest.mark.timeout(180)
 async def test_every_attempt_ends_once_with_the_right_owner(tmp_path: Path) -> None:
     """2,000 samples, one call in ten broken, one cell in thirty: all end once, none is blamed on the model."""
@@ -115,14 +122,13 @@ async def test_server_dies_and_comes_back_on_the_same_port(tmp_path: Path) -> No
         await first.__aenter__()
         async with second:
             run = asyncio.create_task(drive(tmp_path, [first.url, second.url], 2500, FakePool()))
-            await asyncio.sleep(1.0)
+            await until(lambda: first.done.total() > 100)
             await first.__aexit__()
-            await asyncio.sleep(0.5)
-            n_before = first.done.total()
+            n_before, n_of_second = first.done.total(), second.done.total()
+            await until(lambda: second.done.total() > n_of_second + 200)
             async with first:
                 statistics = await run
     assert (statistics.n_finished, statistics.n_failed) == (2500, 0)
-    assert n_before > 100
     assert first.done.total() > n_before, "it was taken back"
     assert [row["tries"] for row in read_trajectories(tmp_path)] == [[]] * 2500
     assert {event["event"] for event in read_events(tmp_path)} <= {"adapted"}

@@ -516,13 +516,13 @@ async def test_waits_count_as_wall_time_and_not_as_working_time(tmp_path: Path) 
     class Queueing(ListModel):
         async def complete(self, request: ModelRequest) -> Completion:
             with request.clock.waiting():
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.5)
             return await super().complete(request)
 
-    outcome = await rollout(settings(Queueing("42"), FakePool(), working_s=0.1), sample(), tmp_path).run()
+    outcome = await rollout(settings(Queueing("42"), FakePool(), working_s=0.4), sample(), tmp_path).run()
     assert outcome.stop_reason is StopReason.ANSWER
-    assert outcome.timings.call_wait_s >= 0.19
-    assert outcome.timings.model_s < 0.19
+    assert outcome.timings.call_wait_s >= 0.49
+    assert outcome.timings.model_s < 0.49
     outcome = await rollout(settings(Queueing("42"), FakePool(), wall_s=0.1), sample(), tmp_path).run()
     assert (outcome.stop_reason, outcome.owner) == (StopReason.TIME_LIMIT, Owner.ENGINE)
 
