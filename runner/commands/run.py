@@ -185,6 +185,10 @@ def warnings_of(batch: Batch) -> list[str]:
     lines = []
     if prompts := batch.config.prompts:
         lines += [f"warning: {prompts.path}: {key} is not used: {why_unused(key)}" for key in prompts.unused]
+        lines += [
+            f"warning: {prompts.path}: {key} is not used: your config or command line sets another value"
+            for key in prompts.outvoted
+        ]
     if isinstance(batch.model, ReplayClient) and (missing := batch.model.missing(batch.samples.ids)):
         lines.append(
             f"warning: {len(missing)} samples are not in {batch.model.path} and will end at once with "

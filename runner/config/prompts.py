@@ -25,6 +25,10 @@ class PromptsFile(ConfigModel):
     given: tuple[str, ...] = ()
     """The settings whose values come from it; filled in."""
 
+    outvoted: tuple[str, ...] = ()
+    """The settings for which it has another value than the config or the command line, whose value is used;
+    filled in."""
+
     unused: tuple[str, ...] = ()
     """Its keys whose values are not used, such as credentials; filled in."""
 
@@ -38,11 +42,12 @@ def with_prompts(data: dict[str, Any]) -> dict[str, Any]:
     content = read_bytes(Path(path), "prompts")
     upstream = read_upstream(parse_mapping(content, f"prompts {path}"), f"prompts {path}")
     sections = {key: _as_mapping(data[key]) for key in upstream.settings if key in data}
-    said = flatten(sections)
+    said, values = flatten(sections), flatten(upstream.settings)
     read = {
         "path": Path(path).absolute(),
         "sha256": hashlib.sha256(content).hexdigest(),
-        "given": tuple(key for key in flatten(upstream.settings) if key not in said),
+        "given": tuple(key for key in values if key not in said),
+        "outvoted": tuple(key for key, value in values.items() if said.get(key, value) != value),
         "unused": upstream.unused,
     }
     return {**data, **lay_over(upstream.settings, sections), "prompts": {**prompts, **read}}

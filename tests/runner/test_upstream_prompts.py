@@ -101,6 +101,7 @@ def test_explicit_settings_win(prompts: Path, tmp_path: Path) -> None:
     assert config.prompts is not None
     assert "protocol.system_prompt" in config.prompts.given
     assert {"limits.max_turns", "model.request.temperature"}.isdisjoint(config.prompts.given)
+    assert config.prompts.outvoted == ("limits.max_turns", "model.request.temperature", "model.request.top_p")
 
 
 @pytest.mark.parametrize("form", ["path", "mapping", "sections"])
@@ -215,10 +216,12 @@ def test_resume_goes_by_what_the_file_says(prompts: Path, tmp_path: Path) -> Non
 
 def test_user_is_warned(prompts: Path) -> None:
     """A line for each key that is not used, with what is instead, and without its value."""
-    batch = prepare(with_prompts(prompts, model="nop"))
+    same, other = {"limits.max_turns": 7}, {"model.request.max_tokens": 4000}
+    batch = prepare(with_prompts(prompts, model="nop", **same, **other))
     lines = warnings_of(batch)
 
-    assert len(lines) == 4
+    assert len(lines) == 5
+    assert "model.request.max_tokens is not used: your config or command line sets another value" in lines[4]
     assert f"{prompts}: llm.args.client_args.api_key is not used: the key is read from" in lines[0]
     assert SECRET not in "".join(lines)
 
