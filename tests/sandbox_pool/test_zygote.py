@@ -60,6 +60,7 @@ async def test_a_worn_zygote_is_replaced() -> None:
     assert keepers() == []
 
 
+@pytest.mark.timeout(180)  # ten zygotes start one after the other
 @pytest.mark.kernel
 async def test_zygotes_of_many_workspaces_do_not_pile_up(tmp_path: Path) -> None:
     """Workspaces in ever new folders cost a zygote each, of which the oldest that are idle are ended."""
