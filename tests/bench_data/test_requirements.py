@@ -25,8 +25,8 @@ from bench_data.requirements import (
     look,
     look_for,
 )
-from scoring.pybench.tasks import load_checks
 from runner.protocols import Fenced
+from scoring.pybench.tasks import load_checks
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(sys.executable)
