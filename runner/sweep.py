@@ -38,7 +38,7 @@ from runner.config.nested import lay_over
 from runner.config.run import SHORT_FOR
 from runner.errors import ConfigError, RunnerError, first_error
 from runner.gate import Gate
-from runner.hosting import SharedEngines, engines_key
+from runner.hosting import SharedEngines, engines_key, is_hosted
 from runner.scheduling.sandbox_limit import adapt_sandboxes
 from sandbox_pool import PoolConfig, SandboxError
 from sandbox_pool.config import n_cores
@@ -200,7 +200,7 @@ async def _run_cell(
 ) -> CellResult:
     try:
         stop.expect(cell)
-        batch: Batch = prepare(cell.config)
+        batch = await _prepared(cell.config)
         stop.listen()
         watching = Watching(
             console, handles_signals=False, on_begun=partial(stop.add, cell), label=f"{cell.name}: "
@@ -221,6 +221,11 @@ async def _run_cell(
     finally:
         stop.forget(cell)
     return CellResult(cell, summary, None, stop.number)
+
+
+async def _prepared(config: RunConfig) -> Batch:
+    """Prepare a run while others go on; engines on Ray are asked for from the main thread."""
+    return prepare(config) if is_hosted(config) else await asyncio.to_thread(prepare, config)
 
 
 class Drainable(Protocol):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from runner.__main__ import main
 from runner.cluster.job import IN_JOB
 from runner.config import RunConfig
 from runner.errors import ConfigError
 from runner.journal import read_trajectories
-from runner.sweep import Cell, _shared, cell_name, read_sweep
+from runner.sweep import Cell, _shared, cell_name, read_sweep, run_sweep
 from sandbox_pool import PoolConfig, SandboxPool
 from tests.processes import clean_environment
 from tests.stub_server import StubServer
@@ -134,6 +136,20 @@ async def test_sandboxes_that_are_shared_are_those_that_fit() -> None:
 
     few = RunConfig(concurrency=20, sandbox=PoolConfig(max_sandboxes=3, profiles={"p": {"cpu_s": 9}}))
     assert _shared([Cell("a", {}, few)]).sandboxes.limit == 3
+
+
+async def test_loop_of_those_that_run_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell is prepared off it: its data is read, and its interpreter may be asked for what it has."""
+    threads = []
+
+    def prepare(config: RunConfig) -> None:
+        threads.append(threading.current_thread())
+        raise ConfigError("no more is needed")
+
+    monkeypatch.setattr("runner.sweep.prepare", prepare)
+    (result,) = await run_sweep([Cell("a", {}, RunConfig())], Console())
+    assert result.error == "no more is needed"
+    assert threads != [threading.main_thread()]
 
 
 @pytest.mark.parametrize("side_by_side", [1, 4])
