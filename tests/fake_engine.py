@@ -17,6 +17,7 @@ import struct
 import subprocess
 import sys
 import time
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,8 @@ class FakeEngine:
 
     def start_core(self) -> None:
         """Start the child; without it, only `core500` is no way to die."""
+        if self.core.options.shared_memory:
+            self.shared_memory = SharedMemory(self.core.options.shared_memory, create=True, size=4096)
         self.child = subprocess.Popen(
             ["VLLM::EngineCore", "-I", "-S", "-c", CORE], executable=sys.executable, stdout=subprocess.DEVNULL
         )
@@ -294,6 +297,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--template", choices=TEMPLATES, default="plain")
     parser.add_argument("--drift", action="store_true", help="make replies of ids that no tokenizer makes")
+    parser.add_argument("--shared-memory", help="a name in /dev/shm, taken and never given back")
     parser.add_argument("--start-s", type=float, default=0.0, help="until it is ready")
     parser.add_argument("--start-fault", choices=START_FAULTS)
     return parser.parse_known_args(arguments)[0]

@@ -33,6 +33,10 @@ OWNER_GRACE_S = 1.0
 SWEEP_S = 30.0
 """Longest wait for killed processes to be gone: those inside a driver end late."""
 
+TRACKER = b"multiprocessing.resource_tracker"
+TRACKER_S = 1.0
+"""For Python's own removal of shared memory, once those are dead that had it."""
+
 LOG_LOOK_S = 10.0
 MAX_LOG_BYTES = 64 << 20
 KEPT_LOG_BYTES = 4 << 20
@@ -127,14 +131,23 @@ def reap(engine: int) -> int | None:
 def sweep() -> int:
     """Kill all that descends from this process, until there is nothing; return how many were killed."""
     killed: set[tuple[int, int]] = set()
-    deadline = time.monotonic() + SWEEP_S
-    while (left := descendants(os.getpid())) and time.monotonic() < deadline:
+    began_at = time.monotonic()
+    while (left := descendants(os.getpid())) and time.monotonic() < began_at + SWEEP_S:
+        is_early = time.monotonic() < began_at + TRACKER_S
         for pid, started in left:
-            if kill(pid, started):
+            if not (is_early and is_tracker(pid)) and kill(pid, started):
                 killed.add((pid, started))
         reap_adopted()
         time.sleep(0.01)
     return len(killed)
+
+
+def is_tracker(pid: int) -> bool:
+    """Return whether a process only waits for others to end, to remove what they leave in /dev/shm."""
+    try:
+        return TRACKER in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def kill(pid: int, started: int) -> bool:

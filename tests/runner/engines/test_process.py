@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import socket
 import sys
 import time
@@ -161,6 +162,21 @@ async def test_an_engine_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     await host.stop(0.5)
     assert await host.ended() == "signal 9"
     assert not wait_until_gone(tmp_path, 0.0)
+
+
+async def test_a_killed_engine_leaves_no_shared_memory(tmp_path: Path) -> None:
+    """Python's own tracker removes it, when it is left alive for that: each start of vLLM takes some 400 MB."""
+    segment = Path("/dev/shm") / f"kernelfleet-test-{secrets.token_hex(8)}"
+    host = engine(tmp_path, "--shared-memory", segment.name)
+    try:
+        await host.start()
+        assert segment.exists()
+        await host.stop(0.0)
+        assert not segment.exists()
+        assert not wait_until_gone(tmp_path, 0.0)
+    finally:
+        await host.close()
+        segment.unlink(missing_ok=True)
 
 
 async def test_the_log_tail_is_of_this_start(tmp_path: Path) -> None:
