@@ -21,7 +21,8 @@ from runner.commands.sweep import main as sweep
 from runner.config import RunConfig
 from runner.engines.ray_connection import LABEL
 from runner.factory import MODEL_KINDS
-from runner.sweep import by_engines, read_sweep
+from runner.matrix import read_sweep
+from runner.sweep import by_engines
 from tests.processes import ROOT
 
 DOCS = ROOT / "docs"

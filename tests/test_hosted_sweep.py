@@ -13,7 +13,8 @@ import pytest
 
 from runner.config import check_config
 from runner.journal import read_events, read_trajectories
-from runner.sweep import Cell, by_engines
+from runner.matrix import Cell
+from runner.sweep import by_engines
 from tests.fake_engine import COMMAND, ENVIRONMENT, write_model
 from tests.processes import ROOT, clean_environment, processes_below, start_module, wait_until_gone
 

@@ -18,10 +18,11 @@ from runner.cluster.job import check_run_dir
 from runner.config import parse_setting
 from runner.errors import ConfigError, JournalError
 from runner.journal import read_events, read_failures, read_trajectories
+from runner.matrix import Cell, read_sweep
 from runner.progress import RunConsole, duration
 from runner.resume import check_same_run
 from runner.show import RunTotals
-from runner.sweep import CANNOT_BEGIN, Cell, CellResult, read_sweep, run_sweep
+from runner.sweep import CANNOT_BEGIN, CellResult, run_sweep
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2

@@ -16,7 +16,8 @@ from runner.cluster.job import IN_JOB
 from runner.config import RunConfig
 from runner.errors import ConfigError
 from runner.journal import read_trajectories
-from runner.sweep import Cell, _shared, cell_name, read_sweep, run_sweep
+from runner.matrix import Cell, cell_name, read_sweep
+from runner.sweep import _shared, run_sweep
 from sandbox_pool import PoolConfig, SandboxPool
 from tests.processes import clean_environment
 from tests.stub_server import StubServer
