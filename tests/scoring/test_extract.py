@@ -324,7 +324,7 @@ def test_a_program_that_never_ends_is_ended(files: Path) -> None:
     request = {"runs": [{"argv": [], "stdin": ""}], "timeout_s": 0.5}
     facts = read_runs(files / "p.py", request, files)
     assert facts["runs"][0]["problem"] == "it ran for more than 0.5 s"
-    assert time.monotonic() - started_at < 10
+    assert time.monotonic() - started_at < 50  # it would sleep for twice as long
 
 
 def zip_bomb() -> bytes:
