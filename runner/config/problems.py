@@ -14,14 +14,19 @@ from sandbox_pool.config import Profile
 
 def first_problem(error: ValidationError) -> str:
     """Return the first of what pydantic found, as a user reads it."""
-    first = error.errors()[0]
+    first, *others = error.errors()
     if isinstance(cause := first.get("ctx", {}).get("error"), ConfigError):
         return str(cause)
-    key = ".".join(str(part) for part in first["loc"])
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    location, problem = first["loc"], first["msg"].removeprefix("Value error, ")
+    if str(location[-1]).startswith("literal["):  # a word or something else: each is refused by itself
+        location = location[:-1]
+        also = [other for other in others if other["loc"][:-1] == location]
+        others = [other for other in others if other not in also]
+        problem = ", or ".join([problem, *(other["msg"].removeprefix("Input should be ") for other in also)])
+    key = ".".join(str(part) for part in location)
+    more = f" (and {len(others)} more)" if others else ""
     if first["type"] == "extra_forbidden":
-        return f"unknown key {key}{_known_keys(first['loc'])}{more}"
-    problem = first["msg"].removeprefix("Value error, ")
+        return f"unknown key {key}{_known_keys(location)}{more}"
     return f"{key}: {problem}, got {first['input']!r}{more}"
 
 

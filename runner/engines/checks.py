@@ -33,6 +33,8 @@ def check_model(model: str, config: EnginesConfig) -> None:
     Raises:
         ConfigError: says which of it is not there or does not go together, and what to do.
     """
+    if not model:
+        raise ConfigError("--model vllm: names no model; write vllm:PATH or vllm:ORGANISATION/NAME")
     check_template_file(config.chat_template)
     path = Path(model).expanduser()
     if path.is_file() and path.suffix == ".gguf":

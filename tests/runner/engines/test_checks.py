@@ -34,6 +34,11 @@ def test_a_path_that_is_no_folder(tmp_path: Path) -> None:
     refuse(tmp_path / "nowhere", "no such folder")
 
 
+def test_no_name_at_all() -> None:
+    """It is not the present folder."""
+    refuse("", "names no model; write vllm:PATH")
+
+
 def test_a_folder_without_config(tmp_path: Path) -> None:
     """Mostly the folder above."""
     refuse(tmp_path, "no config.json")
