@@ -17,8 +17,8 @@ class AdmissionConfig(ConfigModel):
     `concurrency`, whatever comes."""
 
     max_calls: int | None = Field(default=None, ge=1)
-    """Most calls in flight for each endpoint, from all workers of a cluster together, of which each has one at
-    least; None: as many as trajectories."""
+    """Most calls in flight for each endpoint, of all workers of a cluster together (at least one of each);
+    None: as many as trajectories."""
 
     first_calls: int = Field(default=16, ge=1)
     """Most calls in flight at an endpoint of which nothing is known yet."""
