@@ -19,6 +19,9 @@ MAX_PAGES = 60
 MAX_TEXT_CHARS = 500_000
 MAX_FILM_FRAMES = 5_000
 N_FIRST = 5
+MP4_SIGN = b"ftyp"
+"""After the length of the first box."""
+
 MAX_FILM_PIXELS = 3_000_000_000
 MAX_SOUND_S = 1_800
 ENVELOPE_S = 0.25
@@ -43,6 +46,8 @@ def _pdf(path: Path, ref: Path | None) -> dict[str, Any]:
 
     pymupdf = importlib.import_module("pymupdf")
     with pymupdf.open(path, filetype="pdf") as document:
+        if not document.is_pdf:  # it goes by the content, whatever it is told
+            raise ValueError("not a PDF file")
         pages = [document[index] for index in range(min(document.page_count, MAX_PAGES))]
         score = 0.0
         for page in pages[:3] if ref is not None else ():
@@ -97,6 +102,9 @@ def _film(path: Path) -> tuple[int, list[Any]]:
     import cv2
     from PIL import Image
 
+    with path.open("rb") as file:
+        if path.suffix.lower() == ".mp4" and file.read(8)[4:] != MP4_SIGN:
+            raise ValueError("not an MP4 file")
     film = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     n_frames, firsts = 0, []
     try:

@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import pickle
+import shutil
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -214,6 +215,8 @@ def test_documents(tmp_path: Path, judged: Judged) -> None:
     picture = Image.effect_mandelbrot((320, 200), (-2, -1, 1, 1), 50).convert("RGB")
     picture.save(tmp_path / "data" / "112.jpeg")
     assert not any(judged(task).passed for task in ("75", "112", "128"))
+    shutil.copy(tmp_path / "data" / "112.jpeg", tmp_path / "output" / "112.pdf")
+    assert judged("112").reason == "output/112.pdf: not a PDF file"
     Image.new("RGB", (320, 200), "white").save(tmp_path / "output" / "112.pdf")
     assert "does not show data/112.jpeg" in judged("112").reason
     paper.save(tmp_path / "output" / "75.docx")
@@ -245,15 +248,17 @@ def write_film(path: Path, pictures: list[Image.Image]) -> None:
 
 @pytest.mark.parametrize("task", ["113", "114"])
 def test_films(tmp_path: Path, judged: Judged, task: str) -> None:
-    """A film of one picture, of another size or of another scene fails."""
+    """The animation itself, a film of one picture, of another size or of another scene fails."""
     animation = frames(12)
     animation[0].save(
         tmp_path / "data" / f"{task}.gif", save_all=True, append_images=animation[1:], duration=100
     )
     output = tmp_path / "output" / f"{task}.mp4"
-    output.write_bytes(b"GIF89a")
+    shutil.copy(tmp_path / "data" / f"{task}.gif", output)
     assert judged(task, "upstream").passed
-    assert not judged(task).passed
+    assert judged(task).reason == f"output/{task}.mp4: not an MP4 file"
+    output.write_bytes(b"\0\0\0\x1cftypisom")
+    assert "not a film" in judged(task).reason
     write_film(output, animation[:1])
     assert judged(task).reason == f"output/{task}.mp4: 1 frames, the input has 12"
     write_film(output, [picture.resize((48, 32)) for picture in animation])
