@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import uvloop
@@ -106,12 +107,13 @@ def dry_run(cell: Cell) -> int:
 
 
 def report_cell(result: CellResult) -> None:
-    """Print that a cell is over."""
-    if result.error is not None:
-        print(f"{result.cell.name}: error: {result.error}", file=sys.stderr, flush=True)
-    elif result.summary is not None:
-        n_done = result.summary.n_done_before + result.summary.statistics.n_finished
-        print(f"{result.cell.name}: {n_done} finished, {result.summary.n_left} left", flush=True)
+    """Print that a cell is over; the others go on where nobody reads that any more."""
+    with suppress(BrokenPipeError):
+        if result.error is not None:
+            print(f"{result.cell.name}: error: {result.error}", file=sys.stderr, flush=True)
+        elif result.summary is not None:
+            n_done = result.summary.n_done_before + result.summary.statistics.n_finished
+            print(f"{result.cell.name}: {n_done} finished, {result.summary.n_left} left", flush=True)
 
 
 def table(cells: Sequence[Cell], results: Sequence[CellResult]) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import threading
@@ -12,12 +13,15 @@ import pytest
 from rich.console import Console
 
 from runner.__main__ import main
+from runner.batch import RunSummary
 from runner.cluster.job import IN_JOB
+from runner.commands.sweep import report_cell
 from runner.config import RunConfig
 from runner.errors import ConfigError
 from runner.journal import read_trajectories
 from runner.matrix import Cell, cell_name, read_sweep
-from runner.sweep import _shared, run_sweep
+from runner.sweep import CellResult, _shared, run_sweep
+from runner.telemetry.statistics import RunStatistics
 from sandbox_pool import PoolConfig, SandboxPool
 from tests.processes import clean_environment
 from tests.stub_server import StubServer
@@ -137,6 +141,18 @@ async def test_sandboxes_that_are_shared_are_those_that_fit() -> None:
 
     few = RunConfig(concurrency=20, sandbox=PoolConfig(max_sandboxes=3, profiles={"p": {"cpu_s": 9}}))
     assert _shared([Cell("a", {}, few)]).sandboxes.limit == 3
+
+
+def test_reader_that_leaves_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`| head` on a sweep: only what would be printed of the next cells is lost."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    summary = RunSummary(tmp_path, 1, RunStatistics(0), None, has_checks=False)
+    with os.fdopen(write_end, "w") as nobody:
+        for stream, result in (("stdout", (summary, None)), ("stderr", (None, "no server"))):
+            monkeypatch.setattr(f"sys.{stream}", nobody)
+            report_cell(CellResult(Cell("a", {}, RunConfig()), *result))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), write_end)
 
 
 async def test_loop_of_those_that_run_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
