@@ -28,15 +28,22 @@ N_TRIES = 3
 
 
 async def find_bridge(
-    http: aiohttp.ClientSession, endpoint: Endpoint, model: str, config: ModelConfig
+    http: aiohttp.ClientSession,
+    endpoint: Endpoint,
+    model: str,
+    config: ModelConfig,
+    *,
+    n_tries: int = N_TRIES,
 ) -> Bridge:
     """Return what leads from a reply to the next in the prompts of a server.
+
+    Each request is sent at most `n_tries` times.
 
     Raises:
         ConfigError: it or its chat template does not allow `model.transport: tokens`; says why.
         ModelUnavailable: it does not answer.
     """
-    prober = _Prober(http, endpoint, model, config)
+    prober = _Prober(http, endpoint, model, config, n_tries)
     try:
         return await prober.find()
     except BadAnswer as error:
@@ -47,12 +54,13 @@ class _Prober:
     """One server's."""
 
     def __init__(
-        self, http: aiohttp.ClientSession, endpoint: Endpoint, model: str, config: ModelConfig
+        self, http: aiohttp.ClientSession, endpoint: Endpoint, model: str, config: ModelConfig, n_tries: int
     ) -> None:
         self._http = http
         self._endpoint = endpoint
         self._model = model
         self._config = config
+        self._n_tries = n_tries
 
     async def find(self) -> Bridge:
         """Return the bridge. Raises as `find_bridge` does, and BadAnswer."""
@@ -105,7 +113,9 @@ class _Prober:
 
     async def _ask(self, what: str, body: bytes) -> Answer:
         failure = ""
-        for n_failed in range(N_TRIES):
+        for n_failed in range(self._n_tries):
+            if n_failed:
+                await asyncio.sleep(backoff_s(n_failed - 1, self._config.max_backoff_s))
             try:
                 answer = await self._post(what, body)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -114,7 +124,6 @@ class _Prober:
                 if answer.status not in RETRIED_STATUSES:
                     return answer
                 failure = refusal_text(answer.status, answer.body)
-            await asyncio.sleep(backoff_s(n_failed, self._config.max_backoff_s))
         raise ModelUnavailable(f"{self._endpoint.url} does not answer at /{what}: {failure}")
 
     async def _post(self, what: str, body: bytes) -> Answer:

@@ -21,7 +21,7 @@ from runner.models.endpoint import Answer, Endpoint, OnEvent
 from runner.models.request_body import RequestBody
 from runner.models.template_check import STUB, Bridge
 from runner.models.token_history import TokenIds, Told, told, why_rendered
-from runner.models.token_probe import find_bridge
+from runner.models.token_probe import N_TRIES, find_bridge
 from runner.models.token_wire import read_ids, read_token_reply, render_body
 from runner.models.window import MIN_REPLY_TOKENS, Window, shorter_reply
 from runner.models.wire import BadAnswer
@@ -48,6 +48,8 @@ class TokenTransport:
         """Checked, and not away since."""
 
         self._checking: defaultdict[Endpoint, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._refused: dict[Endpoint, BadAnswer] = {}
+        """By the last check, for those that waited for it."""
 
     async def check(self, http: aiohttp.ClientSession, endpoints: Sequence[Endpoint]) -> None:
         """See Transport. All servers must render a conversation the same way."""
@@ -57,23 +59,31 @@ class TokenTransport:
             await self._check(http, endpoint)
 
     async def admit(self, http: aiohttp.ClientSession, endpoint: Endpoint) -> None:
-        """Check a server that came later, or was away. Raises BadAnswer: it is no other's like."""
+        """Check a server that came later, or was away. Raises BadAnswer: it is no other's like, or gone again."""
         if endpoint in self._fit:
             return
+        before = self._refused.get(endpoint)
         async with self._checking[endpoint]:
             if endpoint in self._fit:
                 return
+            refused = self._refused.pop(endpoint, None)
+            if (
+                refused is not None and refused is not before
+            ):  # all who wait are told at once, and go elsewhere
+                self._refused[endpoint] = refused
+                raise BadAnswer(str(refused))
             try:
-                await self._check(http, endpoint)
+                await self._check(http, endpoint, n_tries=1)
             except (ConfigError, ModelUnavailable) as error:
-                raise BadAnswer(str(error)) from error
+                self._refused[endpoint] = BadAnswer(str(error))
+                raise self._refused[endpoint] from error
 
     def doubt(self, endpoint: Endpoint) -> None:
         """Let a server be checked before its next call: another may listen there by then."""
         self._fit.discard(endpoint)
 
-    async def _check(self, http: aiohttp.ClientSession, endpoint: Endpoint) -> None:
-        bridge = await find_bridge(http, endpoint, self.body.model, self.config)
+    async def _check(self, http: aiohttp.ClientSession, endpoint: Endpoint, n_tries: int = N_TRIES) -> None:
+        bridge = await find_bridge(http, endpoint, self.body.model, self.config, n_tries=n_tries)
         if self._first_url is None:
             self.bridge, self._first_url = bridge, endpoint.url
         if bridge != self.bridge:
