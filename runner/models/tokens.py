@@ -48,8 +48,8 @@ class TokenTransport:
         """Checked, and not away since."""
 
         self._checking: defaultdict[Endpoint, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._refused: dict[Endpoint, BadAnswer] = {}
-        """By the last check, for those that waited for it."""
+        self._refused: dict[Endpoint, tuple[int, str]] = {}
+        """How many checks refused it, and why the last did."""
 
     async def check(self, http: aiohttp.ClientSession, endpoints: Sequence[Endpoint]) -> None:
         """See Transport. All servers must render a conversation the same way."""
@@ -59,24 +59,21 @@ class TokenTransport:
             await self._check(http, endpoint)
 
     async def admit(self, http: aiohttp.ClientSession, endpoint: Endpoint) -> None:
-        """Check a server that came later, or was away. Raises BadAnswer: it is no other's like, or gone again."""
+        """Check a server that came later, or was away. Raises BadAnswer: it is unlike the others, or gone."""
         if endpoint in self._fit:
             return
-        before = self._refused.get(endpoint)
+        n_before, _ = self._refused.get(endpoint, (0, ""))
         async with self._checking[endpoint]:
             if endpoint in self._fit:
                 return
-            refused = self._refused.pop(endpoint, None)
-            if (
-                refused is not None and refused is not before
-            ):  # all who wait are told at once, and go elsewhere
-                self._refused[endpoint] = refused
-                raise BadAnswer(str(refused))
+            n_refused, why = self._refused.get(endpoint, (0, ""))
+            if n_refused > n_before:  # all who waited go elsewhere at once
+                raise BadAnswer(why)
             try:
                 await self._check(http, endpoint, n_tries=1)
             except (ConfigError, ModelUnavailable) as error:
-                self._refused[endpoint] = BadAnswer(str(error))
-                raise self._refused[endpoint] from error
+                self._refused[endpoint] = (n_refused + 1, str(error))
+                raise BadAnswer(str(error)) from error
 
     def doubt(self, endpoint: Endpoint) -> None:
         """Let a server be checked before its next call: another may listen there by then."""

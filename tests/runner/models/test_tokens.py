@@ -19,9 +19,13 @@ from runner.errors import ConfigError, ContextOverflow, ModelUnavailable
 from runner.models import CachingClient, ModelClient, ModelRequest, OpenAIClient
 from runner.models.conversation import Conversation
 from runner.models.engine_metrics import parse_engine_load
+from runner.models.template_check import probes, stub_probes
 from tests.fake_engine import FakeEngine, parse
 from tests.fake_engine_core import detokenize, render, tokenize
 from tests.runner.factories import sample
+
+N_RENDERS = len(stub_probes()) + len(probes(with_system=True)) + 1
+"""Of a check."""
 
 SYSTEM = {"role": "system", "content": "You run code."}
 
@@ -426,14 +430,16 @@ async def test_a_server_that_comes_later_is_checked_before_it_is_asked() -> None
         model.set_endpoints([row(0, first)])
         await model.start()
         model.set_endpoints([row(number, engine) for number, engine in enumerate(engines)])
-        talks = await asyncio.gather(*(talk(model, 3, sample=sample(f"s{n}")) for n in range(16)))
+        talks = await asyncio.gather(*(talk(model, 3, sample=sample(f"s{n}")) for n in range(32)))
         await model.close()
     assert first.prompts
     assert like.prompts
-    assert len(first.prompts) + len(like.prompts) == 16 * 3
+    assert len(first.prompts) + len(like.prompts) == 32 * 3
     assert not strips.prompts
     assert not other.prompts
     assert len({tuple(replies) for _, replies in talks}) == 1
+    n_checks = sum(path == "/tokenize" for path, _ in strips.asked) / N_RENDERS
+    assert n_checks < 4  # by all eight that were to begin there, and by probes
     reasons = {event["endpoint"]: event["reason"] for event in events if event["name"] == "endpoint_ejected"}
     assert "does not keep white space" in reasons["engine-2"]
     assert "write a conversation in different tokens" in reasons["engine-3"]
