@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from runner.config.nested import flatten
 from runner.config.run import RunConfig
 from runner.errors import ConfigError
 from sandbox_pool.config import Profile
@@ -26,8 +27,15 @@ def first_problem(error: ValidationError) -> str:
     key = ".".join(str(part) for part in location)
     more = f" (and {len(others)} more)" if others else ""
     if first["type"] == "extra_forbidden":
-        return f"unknown key {key}{_known_keys(location)}{more}"
+        return f"unknown key {key}{_meant(location)}{_known_keys(location)}{more}"
     return f"{key}: {problem}, got {first['input']!r}{more}"
+
+
+def _meant(location: Sequence[int | str]) -> str:
+    """Say which section has a key that was looked for at the top."""
+    keys = flatten(RunConfig().model_dump()) if len(location) == 1 else ()
+    meant = [key for key in keys if location[0] in (key.replace(".", "_"), key.rpartition(".")[2])]
+    return f"; did you mean {' or '.join(meant)}?" if meant else ""
 
 
 def _known_keys(location: Sequence[int | str]) -> str:

@@ -90,6 +90,8 @@ def test_settings_win_over_the_file(tmp_path: Path) -> None:
     ("text", "message"),
     [
         pytest.param("bench: x", "unknown key bench; known here: benchmark", id="unknown-key"),
+        pytest.param("data_version: head", r"data_version; did you mean data\.version\?; known", id="joined"),
+        pytest.param("max_turns: 3", r"did you mean limits\.max_turns\?; known", id="without-its-section"),
         pytest.param(
             "limits: {turns: 3}", "unknown key limits.turns; known here: max_turns", id="unknown-nested"
         ),
