@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from runner.config import RunConfig
 from runner.control import MAX_CONCURRENCY
 from runner.encoding import encode_line
 from runner.errors import ConfigError
-from runner.journal import TRAJECTORIES, read_config, read_trajectories
+from runner.journal import TRAJECTORIES, Journal, read_config, read_trajectories
+from runner.journal.lock import take_lock
 from runner.protocols.base import TextLimits
 from sandbox_pool import FakePool, PoolConfig
 from sandbox_pool.config import MIB
@@ -214,6 +217,29 @@ async def test_pool_is_told_whose_code_it_runs(
     assert (row["seed"], row["tier"], row["kernel"]) == (spec.seed, "none", "fake")
     assert read_config(tmp_path / "r")["trusted_code"] is not own_tasks
     assert "sandboxes: tier none, kernel fake" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+async def test_loop_is_free_while_a_journal_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others may run on it; whoever cancels the run meanwhile finds its directory let go."""
+    is_reading, may_read = threading.Event(), threading.Event()
+
+    def take_slowly(run_dir: Path) -> int:
+        is_reading.set()
+        assert may_read.wait(30), "the loop is held"
+        return take_lock(run_dir)
+
+    monkeypatch.setattr("runner.batch.run.SandboxPool", lambda config, trusted_code: FakePool())
+    monkeypatch.setattr("runner.journal.writer.take_lock", take_slowly)
+    batch = prepare(RunConfig(run_dir=tmp_path / "r", limit=1, progress="quiet"))
+    running = asyncio.create_task(run_batch(batch, Watching(Console(), handles_signals=False)))
+    await asyncio.to_thread(is_reading.wait)
+    running.cancel()
+    await asyncio.sleep(0)
+    may_read.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    with Journal(tmp_path / "r") as journal:
+        assert journal.done == set()
 
 
 def test_line_says_how_code_is_held() -> None:
