@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from runner.journal import read_events, read_trajectories
-from tests.runner.cluster.real.clusters import cluster, copy_of_ours, environment, runner
+from tests.runner.cluster.real.clusters import cluster, copy_of_ours, environment, ours, runner
 
 pytest.importorskip("ray", reason="Ray is not installed here: make test-engines")
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
@@ -97,14 +97,14 @@ def test_from_a_folder_with_another_runner(tmp_path: Path) -> None:
 
 def test_other_code_on_the_nodes_is_refused(tmp_path: Path) -> None:
     """Workers whose packages differ say so; nothing is run."""
-    ours, other = copy_of_ours(tmp_path / "code"), copy_of_ours(tmp_path / "other")
+    own, other = copy_of_ours(tmp_path / "code"), copy_of_ours(tmp_path / "other")
     (other / "runner" / "more.py").write_text("")
     # The folder that the driver names is not there on the nodes: they have the other one.
     check = (
         "from runner.cluster.ray_worker import worker_class\n"
         "from runner.cluster.digest import packages_digest\n"
         "from pathlib import Path\n"
-        f"digest = packages_digest(Path({str(ours)!r}))\n"
+        f"digest = packages_digest(Path({str(own)!r}))\n"
         "print(worker_class()().start('/nowhere', digest))\n"
     )
     env = environment(PYTHONPATH=str(other))
@@ -161,7 +161,7 @@ def test_sigterm_drains_and_the_same_command_resumes(tmp_path: Path) -> None:
 def test_job_submit_stop_and_again(tmp_path: Path) -> None:
     """A job is drained when it is stopped, leaves no process, and the same command goes on."""
     env, code, run_dir = (
-        environment(RAY_JOB_STOP_WAIT_TIME_S="60"),
+        environment(RAY_JOB_STOP_WAIT_TIME_S="60", KERNELFLEET_MARK=str(tmp_path)),
         copy_of_ours(tmp_path / "code"),
         tmp_path / "run",
     )
@@ -190,21 +190,19 @@ def test_job_submit_stop_and_again(tmp_path: Path) -> None:
             wait_until(lambda: n_lines(run_dir) > 5, 240)
         except AssertionError:
             pytest.fail(job("status", "first").stdout + job("logs", "first").stdout)
+        kinds = ours(tmp_path)
+        driver = min(pid for pid, kind in kinds.items() if kind == "driver")
+        assert "worker" in kinds.values()
+        of_job = Path(f"/proc/{driver}/cwd").readlink()  # its code, which its sandboxes name
+        assert "sandbox" in ours(of_job).values()
         stopped = job("stop", "first")
         assert "stopped" in stopped.stdout, stopped
         events = [event["event"] for event in read_events(run_dir)]
         assert "draining" in events
         assert events[-1] == "run_finished"
         assert 5 < n_lines(run_dir) < 4 * N_SAMPLES
-        wait_until(lambda: not [pid for pid in marked(str(running.address)) if _is_runner(pid)], 5)
+        wait_until(lambda: not (ours(tmp_path) or ours(of_job)), 5)
 
         again = job(*submit, "--", *command)
         assert again.returncode == 0, again.stdout
     check_once(run_dir, epochs=4)
-
-
-def _is_runner(pid: int) -> bool:
-    try:
-        return b"\0runner\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
