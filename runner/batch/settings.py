@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import chain, count
 from pathlib import Path
 
 from bench_data import MissingDataError, Samples
@@ -43,7 +44,9 @@ def default_run_dir(config: RunConfig) -> Path:
     model_kind = config.model.client.partition(":")[0]
     benchmark = Path(file).stem if kind == "jsonl" else config.benchmark
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in f"{benchmark}-{model_kind}")
-    return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name[:60]}"
+    path = Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name[:60]}"
+    numbered = (path.with_name(f"{path.name}-{n}") for n in count(2))
+    return next(folder for folder in chain([path], numbered) if not folder.exists())
 
 
 def check_profiles(samples: Samples, config: PoolConfig) -> None:

@@ -46,6 +46,18 @@ def test_default_folder_is_named_for_what_is_run(benchmark: str, client: str, en
     assert folder.name.endswith(f"-{end}")
 
 
+def test_default_folder_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that begin within a second do not go on with one another."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda form: "now")
+    names = []
+    for _ in range(3):
+        path = default_run_dir(RunConfig())
+        path.mkdir(parents=True)
+        names.append(path.name)
+    assert names == ["now-quickstart-oracle", "now-quickstart-oracle-2", "now-quickstart-oracle-3"]
+
+
 def test_oracle_needs_reference_solutions(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A scripted model is refused before the run when a sample has no script for it."""
     path = tmp_path_factory.mktemp("t") / "t.jsonl"
