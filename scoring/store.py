@@ -175,8 +175,12 @@ def write_atomically(path: Path, data: bytes) -> Path:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
-        with suppress(FileNotFoundError):
+    except BaseException as error:
+        with suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError):  # which names the temporary file
+            raise OSError(
+                f"{path} cannot be written: {error.strerror}; mend that, or write elsewhere"
+            ) from error
         raise
     return path

@@ -104,6 +104,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_atomically(path, None)
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("x", b"old")]
+    with pytest.raises(OSError, match=r"/absent/x cannot be written: No such file or directory; mend that"):
+        write_atomically(tmp_path / "absent/x", b"new")
 
 
 def test_scores_are_lines_of_json(tmp_path: Path) -> None:
