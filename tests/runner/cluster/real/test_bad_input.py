@@ -28,7 +28,7 @@ from tests.runner.cluster.real.clusters import (
     ours,
     runner,
 )
-from tests.runner.cluster.real.test_kills import check_whole, is_in_the_middle, wait_until
+from tests.runner.cluster.real.runs import check_whole, is_in_the_middle, wait_until
 
 pytest.importorskip("ray", reason="Ray is not installed here: make test-engines")
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]

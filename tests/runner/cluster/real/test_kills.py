@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,35 +14,12 @@ from runner.journal import read_events, read_trajectories
 from tests.fake_engine import write_model
 from tests.fake_engine_core import detokenize, tokenize
 from tests.runner.cluster.real.clusters import Place, ours, parent
+from tests.runner.cluster.real.runs import check_whole, is_in_the_middle, wait_until
 
 pytest.importorskip("ray", reason="Ray is not installed here: make test-engines")
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
 
 GONE_WITHIN_S = 5.0
-N_SAMPLES = 43
-
-
-def wait_until(is_so: Callable[[], bool], seconds: float, why: Callable[[], object] = lambda: "") -> None:
-    """Wait for what other processes do."""
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, f"it took too long: {why()}"
-        time.sleep(0.02)
-
-
-def is_in_the_middle(process: subprocess.Popen[str], run_dir: Path) -> bool:
-    """Whether trajectories are done, and others under way."""
-    path = run_dir / "trajectories.jsonl"
-    n_done = path.read_bytes().count(b"\n") if path.exists() else 0
-    return process.poll() is not None or (n_done >= 3 and any((run_dir / "inflight").iterdir()))
-
-
-def check_whole(run_dir: Path) -> None:
-    """Every attempt has one line, and none failed by what was killed."""
-    counts = Counter(row["attempt"] for row in read_trajectories(run_dir))
-    assert set(counts.values()) == {1}
-    assert len(counts) == N_SAMPLES
-    assert not (run_dir / "failures.jsonl").exists() or not (run_dir / "failures.jsonl").read_text()
 
 
 def below(pid: int, found: dict[int, str]) -> set[int]:

@@ -16,25 +16,12 @@ import pytest
 
 from runner.journal import read_events, read_trajectories
 from tests.runner.cluster.real.clusters import cluster, copy_of_ours, environment, ours, runner
+from tests.runner.cluster.real.runs import N_SAMPLES, n_lines, wait_until
 
 pytest.importorskip("ray", reason="Ray is not installed here: make test-engines")
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
 
 logger = logging.getLogger(__name__)
-
-N_SAMPLES = 43
-
-
-def n_lines(run_dir: Path) -> int:
-    path = run_dir / "trajectories.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def wait_until(is_so: object, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.02)
 
 
 def check_once(run_dir: Path, epochs: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from runner.journal import read_trajectories
 from tests.runner.cluster.real.clusters import Place, ours, runner
-from tests.runner.cluster.real.test_kills import wait_until
+from tests.runner.cluster.real.runs import wait_until
 
 pytest.importorskip("ray", reason="Ray is not installed here: make test-engines")
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
