@@ -147,7 +147,8 @@ def test_handler_that_prints(kernel: Kernel) -> None:
     )
     seen = kernel.run(code)
     assert seen.stdout.count("line") == 5000
-    assert seen.stdout.count("ring\n") == int(seen.stdout.split()[-1]) > 3
+    # one may ring within another, between its text and its line's end
+    assert seen.stdout.count("ring") - seen.stdout.count("rings") == int(seen.stdout.split()[-1]) > 3
 
 
 def test_interrupt_while_nobody_reads(kernel: Kernel) -> None:
