@@ -27,6 +27,8 @@ def _drawn(check: checks.PictureDrawn, facts: Facts) -> str | None:
         return f"{width} x {height} is too small to see"
     if n_colours < check.min_colours or top_share > check.max_top_share:
         return f"{n_colours} colours, one of them on {top_share:.1%} of it: (nearly) nothing is drawn"
+    if top_share < check.min_top_share:
+        return f"no colour is on more than {top_share:.1%} of it: noise or a photograph"
     for ref, found in zip(check.refs, differences, strict=False):
         if number(found) is None or found < NEARLY_THE_SAME:
             return f"it is (nearly) {ref} itself"

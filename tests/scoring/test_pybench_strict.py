@@ -356,9 +356,13 @@ def test_programs_and_pages(
 
 def test_a_maximum_and_its_picture(tmp_path: Path, judged: Judged) -> None:
     """Both are asked for."""
+    picture = tmp_path / "output" / "73.png"
     noise = np.random.default_rng(0).integers(0, 255, (200, 300, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(tmp_path / "output" / "73.png")
+    Image.fromarray(noise).save(picture)
     assert judged("73", "upstream").passed
+    assert "noise or a photograph" in judged("73", answer="It is 102, at x = 1.").reason
+    noise[:100] = 255
+    Image.fromarray(noise).save(picture)
     assert not judged("73", answer="It is 100.").passed
     assert judged("73", answer="It is 102, at x = 1.").passed
 
