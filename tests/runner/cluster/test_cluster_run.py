@@ -353,6 +353,7 @@ async def test_calls_are_limited_for_all_workers_together(tmp_path: Path) -> Non
             await until(lambda: len(fleet.links) == 2 and driven.statistics().n_in_flight == 8)
             assert calls() == [3]
             fleet.lose("n1")
+            await until(lambda: "worker_lost" in [event["event"] for event in read_events(tmp_path)])
             await until(lambda: driven.statistics().n_in_flight == 8 and calls() == [3])
             driven.drain()
             driven.drain()
