@@ -31,6 +31,9 @@ COMMAND = (sys.executable, "-m", "tests.fake_engine")
 ENVIRONMENT = {"PYTHONPATH": str(ROOT)}
 WAYS_TO_DIE = ("core500", "exit", "oom", "hang", "freeze", "reset")
 START_FAULTS = ("oom", "kv", "crash", "never", "argument", "port")
+N_SEGMENTS = 3000
+"""Of shared memory: to remove them takes a while."""
+
 CORE = (
     "import signal, threading; "
     "[signal.signal(n, signal.SIG_IGN) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]; "
@@ -72,7 +75,8 @@ class FakeEngine:
     def start_core(self) -> None:
         """Start the child; without it, only `core500` is no way to die."""
         if self.core.options.shared_memory:
-            self.shared_memory = SharedMemory(self.core.options.shared_memory, create=True, size=4096)
+            for number in range(N_SEGMENTS):
+                SharedMemory(f"{self.core.options.shared_memory}-{number}", create=True, size=1).close()
         self.child = subprocess.Popen(
             ["VLLM::EngineCore", "-I", "-S", "-c", CORE], executable=sys.executable, stdout=subprocess.DEVNULL
         )
@@ -297,7 +301,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--template", choices=TEMPLATES, default="plain")
     parser.add_argument("--drift", action="store_true", help="make replies of ids that no tokenizer makes")
-    parser.add_argument("--shared-memory", help="a name in /dev/shm, taken and never given back")
+    parser.add_argument("--shared-memory", help="how names in /dev/shm begin, taken and never given back")
     parser.add_argument("--start-s", type=float, default=0.0, help="until it is ready")
     parser.add_argument("--start-fault", choices=START_FAULTS)
     return parser.parse_known_args(arguments)[0]

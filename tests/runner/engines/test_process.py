@@ -17,7 +17,7 @@ from runner.engines import keeper, process
 from runner.engines.host import EngineSpec
 from runner.engines.process import EngineProcess
 from runner.errors import EngineStartError
-from tests.fake_engine import COMMAND, ENVIRONMENT
+from tests.fake_engine import COMMAND, ENVIRONMENT, N_SEGMENTS
 from tests.processes import processes_below, wait_until_gone
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
@@ -166,17 +166,22 @@ async def test_an_engine_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
 
 async def test_a_killed_engine_leaves_no_shared_memory(tmp_path: Path) -> None:
     """Python's own tracker removes it, when it is left alive for that: each start of vLLM takes some 400 MB."""
-    segment = Path("/dev/shm") / f"kernelfleet-test-{secrets.token_hex(8)}"
-    host = engine(tmp_path, "--shared-memory", segment.name)
+    name = f"kernelfleet-test-{secrets.token_hex(8)}"
+    host = engine(tmp_path, "--shared-memory", name)
+
+    def segments() -> list[Path]:
+        return list(Path("/dev/shm").glob(f"{name}-*"))
+
     try:
         await host.start()
-        assert segment.exists()
+        assert len(segments()) == N_SEGMENTS
         await host.stop(0.0)
-        assert not segment.exists()
+        assert not segments()
         assert not wait_until_gone(tmp_path, 0.0)
     finally:
         await host.close()
-        segment.unlink(missing_ok=True)
+        for segment in segments():
+            segment.unlink()
 
 
 async def test_the_log_tail_is_of_this_start(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ vllm:num_requests_running{engine="0",model_name="m"} 12.0
 vllm:num_requests_running{engine="1",model_name="m"} 3.0
 vllm:num_requests_waiting{engine="0",model_name="m"} 4.0
 vllm:num_requests_waiting_by_reason{engine="0",model_name="m",reason="capacity"} 4.0
-vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25
-vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.75
+vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.75
+vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.25
 vllm:num_preemptions_total{engine="0",model_name="m"} 2.0
 vllm:num_preemptions_total{engine="1",model_name="m"} 1.0
 vllm:generation_tokens_total{engine="0",model_name="m"} 1.5e+06
