@@ -63,9 +63,12 @@ class Service:
         kernel nor leave a request without its answer or run one twice, so each step can be taken up where it
         broke off.
         """
-        while not (self._is_over and self._current is None):
+        while True:
             try:
-                self._step()
+                # with the loop inside: a signal is handled at jumps back, too
+                while not (self._is_over and self._current is None):
+                    self._step()
+                return
             except ChannelClosed:
                 return
             except BaseException:
