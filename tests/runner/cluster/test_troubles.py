@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
+import re
 import shutil
 import socket
 from collections import Counter
@@ -19,6 +20,8 @@ import pytest
 
 from bench_data import Sample, Samples
 from runner.cluster import pump, remote_journal, run
+from runner.cluster.crew import Crew
+from runner.cluster.messages import Terms
 from runner.cluster.outbox import Outbox
 from runner.cluster.remote_journal import RemoteJournal
 from runner.endpoint_table import EngineEndpoint
@@ -32,7 +35,7 @@ from sandbox_pool.fake import FakeSandbox
 from sandbox_pool.interface import DEFAULT_SPEC, SandboxSpec
 from tests.runner.cluster.fleet import LocalFleet, LocalLink
 from tests.runner.cluster.test_cluster_run import Pool as WithFiles
-from tests.runner.cluster.test_cluster_run import check_records, cluster_run, far_away, samples, until
+from tests.runner.cluster.test_cluster_run import check_records, cluster_run, far_away, samples, setup, until
 from tests.runner.factories import rollout_settings, scheduler
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
@@ -319,6 +322,59 @@ async def test_a_node_that_lacks_something_does_not_end_the_others_work(tmp_path
         assert len(fleet.links) > 1
 
     check_once(tmp_path, 8)
+
+
+async def test_a_worker_that_begins_when_all_is_done_ends_as_well(tmp_path: Path) -> None:
+    """The run does not wait for it for ever."""
+    fleet = LocalFleet(1, lambda setup: Pool(cell_s=0.02))
+    async with asyncio.timeout(30), cluster_run(tmp_path, fleet, 12, concurrency=2) as driven:
+        launch = fleet.launch
+
+        async def launch_late(node: str) -> LocalLink:
+            link = await launch(node)
+            begin = link.worker.begin
+
+            async def begin_late(terms: Terms) -> bool:
+                await until(lambda: "finish" in fleet.links[0].heard)
+                return await begin(terms)
+
+            link.worker.begin = begin_late  # type: ignore[method-assign]
+            return link
+
+        fleet.launch = launch_late  # type: ignore[method-assign]
+        fleet.names.append("n2")
+        await driven.run(attempts(samples(12), 1, done=set()))
+        assert "begin" in fleet.links[1].heard
+
+    check_once(tmp_path, 12)
+
+
+async def test_a_node_that_holds_code_otherwise_is_left_out() -> None:
+    """What a trajectory is does not depend on its node; the message says what differs."""
+    tiers = iter(["namespace", "process", "namespace"])
+    fleet = LocalFleet(1, lambda setup: Held(next(tiers)))
+    crew = Crew(fleet, setup())
+    try:
+        await crew.open()
+        fleet.names.append("n2")
+        assert await crew.hire() == []
+        says = r"code with tier process, the nodes before it with namespace: .*set sandbox\.tier"
+        assert re.search(says, str(crew.last_error))
+        assert [member.node for member in await crew.hire()] == ["n2"]
+    finally:
+        await crew.close()
+        await fleet.close()
+
+
+class Held(FakePool):
+    """Of a tier."""
+
+    def __init__(self, tier: str) -> None:
+        super().__init__()
+        self._tier = tier
+
+    def capabilities(self) -> dict[str, Any]:
+        return {**super().capabilities(), "tier": self._tier}
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=SLOW), pytest.param(2, marks=SLOW)])
