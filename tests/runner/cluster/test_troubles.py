@@ -417,8 +417,8 @@ async def test_a_run_goes_on_elsewhere_than_it_began(
     async def run_or_drain(driven: Any, todo: Any, *, drains: bool) -> None:
         running = asyncio.create_task(driven.run(todo))
         if drains:
-            await until(lambda: any(True for _ in read_trajectories(tmp_path)))
-            await until(lambda: with_turns(tmp_path) != set())
+            # The line of one attempt may be on its way while its turns are still there.
+            await until(lambda: any(read_trajectories(tmp_path)) and len(with_turns(tmp_path)) >= 3)
             driven.drain()
         await running
 
