@@ -28,7 +28,7 @@ pytestmark = [
 ]
 
 N_SAMPLES, N_EPOCHS, MAX_TURNS = 15, 2, 6
-WORKING_S = 15.0
+WORKING_S = 12.0
 CODE = r"```python\nprint\([1-9][0-9]{0,5}\)\n```"
 """What each reply of the random model is made to be: a turn, and never an answer."""
 
