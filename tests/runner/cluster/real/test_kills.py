@@ -80,9 +80,10 @@ def test_token_ids_stay_with_their_worker(tmp_path: Path, place: Place) -> None:
     model = {
         "client": f"vllm:{write_model(tmp_path / 'model')}", "transport": "tokens", "request": {"logprobs": True},
     }  # fmt: skip
-    engines = {"args": {"token_s": 0.02, "drift": True}}
-    with place.started(tmp_path, model=model, engines=engines) as run:  # four attempts on each worker
-        wait_until(lambda: run.poll() is not None or len(list((run_dir / "inflight").glob("*"))) >= 6, 240)
+    engines = {"args": {"token_s": 0.05, "drift": True}}
+    with place.started(tmp_path, model=model, engines=engines) as run:  # at most four attempts on each worker
+        wait_until(lambda: run.poll() is not None or n_begun(run_dir) > 4, 240)
+        assert run.poll() is None, run.communicate()
         os.kill(next(pid for pid, kind in ours(place.folder).items() if kind == "worker"), signal.SIGKILL)
         output, _ = run.communicate(timeout=300)
     assert run.returncode == 0, output
@@ -127,6 +128,11 @@ def test_a_second_signal_ends_the_grace_period(tmp_path: Path, place: Place) -> 
     assert told(run_dir)[-1] == "run_finished"
     assert "Traceback" not in output
     wait_until(lambda: not ours(place.folder), GONE_WITHIN_S, lambda: ours(place.folder))
+
+
+def n_begun(run_dir: Path) -> int:
+    """Return how many attempts that go on have turns on the driver's disk."""
+    return len(list((run_dir / "inflight").glob("*")))
 
 
 def told(run_dir: Path) -> list[str]:
