@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from runner.batch.driver import Driver, Opened, Shared, driver_of
@@ -23,6 +23,7 @@ from runner.resume import check_same_run
 from runner.telemetry.statistics import RunStatistics
 from runner.telemetry.tracing import build_tracer
 from sandbox_pool import SandboxPool
+from sandbox_pool.threads import in_thread
 
 
 async def run_batch(
@@ -65,7 +66,8 @@ async def _open(
     record = batch.record(place.capabilities())
     watching.say(batch, sandbox_line(record.sandbox))
     check_same_run(batch.run_dir, record)
-    journal = await _open_journal(stack, batch.run_dir)
+    # off the loop, on which other runs may be: it reads all lines
+    journal = await in_thread(partial(stack.enter_context, Journal(batch.run_dir)))
     batch.events.open(journal)
     tracer = build_tracer()
     stack.push_async_callback(asyncio.to_thread, tracer.close)
@@ -77,16 +79,6 @@ async def _open(
         await _start_model(stack, batch, is_needed=True)
     n_done = sum(name in journal.done for name in attempt_names(batch.samples, batch.config.epochs))
     return Opened(record, journal, place, tracer, engines, n_done)
-
-
-async def _open_journal(stack: AsyncExitStack, run_dir: Path) -> Journal:
-    """Open it off the loop, on which other runs may be: it reads all lines. A cancellation waits for that."""
-    opening = asyncio.create_task(asyncio.to_thread(stack.enter_context, Journal(run_dir)))
-    try:
-        return await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        await asyncio.wait([opening])
-        raise
 
 
 async def _start_model(stack: AsyncExitStack, batch: Batch, *, is_needed: bool) -> None:
